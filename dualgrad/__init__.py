@@ -1,0 +1,112 @@
+"""dualgrad: forward-mode automatic differentiation for NumPy, and learning by forward gradients."""
+
+from importlib import import_module
+from typing import Any
+
+from . import array_api, datasets, directions, errors, methods, nn, ops, optim, random, tree
+from .array_api import VERSION as __array_api_version__
+from .array_api import asarray
+from .check import check_jvp
+from .checkpoint import load, save
+from .dual import DualTensor, dual, tangent
+from .dual import primal_of as primal
+from .errors import (
+    CheckpointError,
+    ConversionError,
+    DataError,
+    DeviceError,
+    DtypeError,
+    DualgradError,
+    LevelError,
+    MissingRuleError,
+    OptionError,
+    ShapeError,
+    StructureError,
+    WriteError,
+)
+from .estimators import forward_gradient
+from .random import Key
+from .structured import LowRank
+from .training import training_step
+from .transforms import (
+    custom_jvp,
+    derivative,
+    grad,
+    gradient,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    linearize,
+    pushforward,
+    stop_gradient,
+    value_and_gradient,
+    value_and_jacobian,
+    vjp,
+)
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "testing":  # needs hypothesis, which only tests have
+        return import_module(".testing", __name__)
+    return array_api.lookup(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *array_api.NAMES, "testing"})
+
+
+__all__ = [
+    "CheckpointError",
+    "ConversionError",
+    "DataError",
+    "DeviceError",
+    "DtypeError",
+    "DualTensor",
+    "DualgradError",
+    "Key",
+    "LevelError",
+    "LowRank",
+    "MissingRuleError",
+    "OptionError",
+    "ShapeError",
+    "StructureError",
+    "WriteError",
+    "__array_api_version__",
+    "__version__",
+    "array_api",
+    "asarray",
+    "check_jvp",
+    "custom_jvp",
+    "datasets",
+    "derivative",
+    "directions",
+    "dual",
+    "errors",
+    "forward_gradient",
+    "grad",
+    "gradient",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "linearize",
+    "load",
+    "methods",
+    "nn",
+    "ops",
+    "optim",
+    "primal",
+    "pushforward",
+    "random",
+    "save",
+    "stop_gradient",
+    "tangent",
+    "training_step",
+    "tree",
+    "value_and_gradient",
+    "value_and_jacobian",
+    "vjp",
+]

@@ -1,0 +1,114 @@
+"""Random directions of a tree of parameters: which bits make which entry is fixed in docs/directions.md.
+
+A direction is a function of (key, path of the leaf, number of the direction), never of a running
+position, so it can be drawn again instead of stored.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import tree
+from .dual import Array, Structured
+from .errors import OptionError
+from .kernels import random as kernels
+from .random import Key
+from .structured import Outer
+
+DISTRIBUTIONS: dict[str, tuple[Callable, Callable]] = {
+    "rademacher": (kernels.sign_matrix, kernels.sign_vector),
+    "normal": (kernels.normal_matrix, kernels.normal_vector),
+}
+STRUCTURES = ("dense", "rank1")
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise OptionError unless value is one of the choices."""
+    if value not in choices:
+        raise OptionError(
+            f"{name}={value!r} does not exist; give one of {', '.join(map(repr, choices))}."
+        )
+
+
+def draw_leaf(
+    key: Key, path: str, x: Array, numbers: tuple[int, int], distribution: str, structure: str
+) -> Array | Outer:
+    """Return the directions numbers[0] to numbers[1] of one leaf: (k, *x.shape), or an Outer."""
+    matrix, vector = DISTRIBUTIONS[distribution]
+    words, shape, dtype = key.fold_in(path).words, x.shape, x.dtype
+    k = numbers[1] - numbers[0]
+    if len(shape) < 2:
+        return vector(words, math.prod(shape), numbers, kernels.VECTOR, dtype).reshape(k, *shape)
+    rows = math.prod(shape[:-1])
+    if structure == "dense":
+        drawn = matrix(words, rows, shape[-1], numbers, kernels.MATRIX, dtype)
+        return drawn.reshape(k, *shape)
+    left = vector(words, rows, numbers, kernels.LEFT, dtype).reshape(k, *shape[:-1])
+    return Outer(left, vector(words, shape[-1], numbers, kernels.RIGHT, dtype))
+
+
+def draw_noise(
+    key: Key,
+    path: str,
+    shape: tuple[int, ...],
+    dtype: Any,
+    numbers: tuple[int, int],
+    distribution: str,
+) -> np.ndarray:
+    """Return activity noise, (k, *shape): one matrix of prod(shape[:-1]) rows for each direction."""
+    matrix, _ = DISTRIBUTIONS[distribution]
+    rows = math.prod(shape[:-1])
+    noise = matrix(key.fold_in(path).words, rows, shape[-1], numbers, kernels.ACTIVITY, dtype)
+    return noise.reshape(numbers[1] - numbers[0], *shape)
+
+
+def draw(
+    key: Key, params: tree.Tree, directions: int | tuple[int, int] = 1, *,
+    distribution: str = "rademacher", structure: str = "dense",
+) -> tree.Tree:  # fmt: skip
+    """Return k directions of a tree: the tree with leaves (k, *shape), drawn again the same each time.
+
+    Entries are independent with mean 0 and variance 1: +-1 ("rademacher") or "normal". With
+    structure="rank1" a leaf of two or more axes gets an `Outer`, whose factors are such entries; its
+    entries have mean 0, variance 1 and are uncorrelated. Static leaves get None.
+
+    Args:
+        key: the key of this step.
+        params: tree; leaves decide shapes and dtypes.
+        directions: k, or the range (start, stop) of the directions to draw.
+
+    Raises:
+        OptionError: an unknown distribution or structure, or less than one direction.
+    """
+    check_choice("distribution", distribution, DISTRIBUTIONS)
+    check_choice("structure", structure, STRUCTURES)
+    numbers = (0, directions) if isinstance(directions, int) else directions
+    if numbers[1] <= numbers[0]:
+        raise OptionError(f"directions={directions!r}; give an int >= 1.")
+    leaves, where = tree.flatten(params)
+    drawn = [
+        draw_leaf(key, path, np.asarray(x) if isinstance(x, (float, complex)) else x, numbers,
+                  distribution, structure) if tree.is_floating(x) else None
+        for path, x in zip(tree.paths(params), leaves, strict=True)
+    ]  # fmt: skip
+    return tree.unflatten(where, drawn)
+
+
+def combine(direction: Array | Outer, coefficients: np.ndarray) -> Any:
+    """Return sum_i coefficients[i] direction[i]: an array of the leaf's shape, or a LowRank."""
+    if isinstance(direction, Outer):
+        return direction.combine(coefficients)
+    if isinstance(direction, Structured):
+        direction = direction.dense()
+    weights = coefficients.astype(direction.dtype)
+    return weights[0] * direction[0] if len(weights) == 1 else np.tensordot(weights, direction, 1)
+
+
+def gram(direction: Array | Outer) -> np.ndarray:
+    """Return the inner products of the k directions of one leaf, (k, k)."""
+    if isinstance(direction, Outer):
+        return direction.gram()
+    rows = direction.reshape(len(direction), -1)
+    return rows @ rows.T

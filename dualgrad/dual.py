@@ -1,0 +1,467 @@
+"""The dual tensor: an array (the primal) that carries its derivative along k directions (the tangents).
+
+How a dual flows through an operation: NumPy, or an operator, hands the call to `DualTensor`, which looks
+the function up in `OPERATIONS`. The rule found there is a primitive (primitive.py) or a composition of
+them. A primitive takes the arguments of the largest *level* apart, computes the primal by calling itself
+on what is left (plain arrays, or duals of an outer transform), and pushes the tangents through.
+"""
+
+import itertools
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from .errors import (
+    ConversionError,
+    DtypeError,
+    LevelError,
+    MissingRuleError,
+    ShapeError,
+    WriteError,
+)
+from .operations import METHODS, OPERATIONS, Operation, name_of
+
+Array = Any  # a NumPy or CuPy array, a NumPy scalar, or a DualTensor
+
+
+class Level(int):
+    """The identity of one transform call: a fresh integer, larger for inner calls, closed on return."""
+
+    name: str
+    open: bool
+
+    def __new__(cls, number: int, name: str) -> "Level":
+        level = super().__new__(cls, number)
+        level.name = name
+        level.open = True
+        return level
+
+    def check(self, use: str) -> None:
+        """Raise LevelError when the transform of this level has returned."""
+        if not self.open:
+            raise LevelError(
+                f"{use}: this dual belongs to level {int(self)}, a call of {self.name} that has "
+                f"returned, so its tangent means nothing any more. Return the value from the "
+                f"function that {self.name} calls, or keep dg.primal(x) (only repr and dg.primal "
+                f"still work)."
+            )
+
+
+_numbers = itertools.count(1)  # next() on it is atomic, so threads never share a level
+BY_HAND = Level(0, "dg.dual")
+
+
+@contextmanager
+def new_level(name: str) -> Iterator[Level]:
+    """Open a fresh level for one call of the transform called `name`, and close it on the way out."""
+    level = Level(next(_numbers), name)
+    try:
+        yield level
+    finally:
+        level.open = False
+
+
+class Structured:
+    """A tangent kept in factors; `dense()` is the (k, *shape) array that it stands for."""
+
+    __slots__ = ()
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def dense(self) -> Array:
+        raise NotImplementedError
+
+
+def find_level(args: Any) -> Level | None:
+    """Return the largest level among arguments (lists and tuples included), None without a dual."""
+    found = None
+    for x in args:
+        if type(x) is DualTensor:
+            level = x.level
+        elif type(x) in (list, tuple):
+            level = find_level(x)
+        else:
+            continue
+        if level is not None and (found is None or level > found):
+            found = level
+    return found
+
+
+def _which_argument(args: tuple, kwargs: dict) -> str:
+    for place, x in (*enumerate(args), *kwargs.items()):
+        if find_level([x]) is not None:
+            return f"argument {place}" if isinstance(place, int) else f"argument {place}="
+    return "an argument"
+
+
+def missing_rule(name: str, args: tuple, kwargs: dict, what: str = "") -> MissingRuleError:
+    return MissingRuleError(
+        f"{name} has no tangent rule{what}; {_which_argument(args, kwargs)} is a dual. Write the "
+        f"computation with functions that have one (docs/operations.md), declare a rule with "
+        f"dg.custom_jvp, or pass dg.primal(x) if this derivative is not wanted."
+    )
+
+
+def _plain_array_error(what: str) -> ConversionError:
+    return ConversionError(
+        f"{what} is a conversion to a plain array, which would lose the tangent. Stay with the dual "
+        f"(np.stack joins several; np.zeros_like(x) of a dual can be written to), or say "
+        f"dg.primal(x) if the derivative is not wanted."
+    )
+
+
+def _check_keywords(operation: Operation, args: tuple, kwargs: dict) -> None:
+    for keyword in kwargs:
+        if keyword not in operation.keywords:
+            what = f" for the argument {keyword}={kwargs[keyword]!r}"
+            raise missing_rule(operation.name, args, kwargs, what)
+
+
+_FAMILIAR = (np.ndarray, np.generic, int, float, complex, list, tuple)
+
+
+def is_foreign(x: Any) -> bool:
+    if isinstance(x, (DualTensor, *_FAMILIAR)) or type(x).__module__.startswith("cupy"):
+        return False
+    return hasattr(x, "__array_ufunc__")
+
+
+class DualTensor:
+    """An array with its tangents along k directions; made by the transforms, or by hand with dg.dual.
+
+    It is used as the array it stands for: NumPy functions, operators, indexing and ndarray's methods
+    carry the tangents along; comparisons, `bool`, `len` and `argmax` see the primal alone.
+
+    Attributes:
+        primal: the value at this level, an array (or, nested, a dual of an outer level).
+        tangents: shape (k, *shape), of the primal's dtype.
+        tangent: the single tangent where k is 1, of the primal's shape.
+        level: the transform call it belongs to; 0 for duals made by hand.
+    """
+
+    # What `carrier` holds is the tangent in any of its forms: a (k, *shape) array, a dual of an outer
+    # level, factors (Structured) or, while linearize records, a Node.
+    __slots__ = ("primal", "carrier", "level")
+    __array_priority__ = 1000  # for classes that know no __array_ufunc__: scipy.sparse, np.matrix
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, primal: Array, carrier: Any, level: Level) -> None:
+        self.primal = primal
+        self.carrier = carrier
+        self.level = level
+
+    # --- what it is
+
+    def _alive(self, use: str) -> Array:
+        self.level.check(use)
+        return self.primal
+
+    @property
+    def tangents(self) -> Array:
+        self.level.check("x.tangents")
+        return self.carrier.dense() if isinstance(self.carrier, Structured) else self.carrier
+
+    @property
+    def tangent(self) -> Array:
+        tangents = self.tangents
+        if len(tangents) != 1:
+            raise ShapeError(
+                f"x.tangent: this dual carries k = {len(tangents)} tangents, not one. "
+                f"Use x.tangents, of shape (k, *x.shape)."
+            )
+        return tangents[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._alive("x.shape").shape
+
+    @property
+    def ndim(self) -> int:
+        return self._alive("x.ndim").ndim
+
+    @property
+    def size(self) -> int:
+        return self._alive("x.size").size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._alive("x.dtype").dtype
+
+    @property
+    def device(self) -> Any:
+        return self._alive("x.device").device
+
+    @property
+    def T(self) -> "DualTensor":
+        return np.transpose(self)  # type: ignore[call-overload]
+
+    @property
+    def mT(self) -> "DualTensor":
+        return np.matrix_transpose(self)  # type: ignore[call-overload]
+
+    @property
+    def real(self) -> "DualTensor":
+        return np.real(self)  # type: ignore[call-overload]
+
+    @property
+    def imag(self) -> "DualTensor":
+        return np.imag(self)  # type: ignore[call-overload]
+
+    def __repr__(self) -> str:
+        return f"DualTensor(primal={self.primal!r}, tangents={self.carrier!r}, level={self.level})"
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        import dualgrad
+
+        return dualgrad
+
+    # --- conversions: the primal decides branches, but never silently becomes a plain number
+
+    def __len__(self) -> int:
+        return len(self._alive("len(x)"))
+
+    def __bool__(self) -> bool:
+        return bool(self._alive("bool(x)"))
+
+    def __iter__(self) -> Iterator["DualTensor"]:
+        if self.ndim == 0:
+            raise TypeError("iteration over a 0-d dual")
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(np.any(self == value))
+
+    def _refuse(self, conversion: str) -> ConversionError:
+        self.level.check(conversion)
+        return ConversionError(
+            f"{conversion}: turning a dual into a plain number would lose the tangent. Compute with "
+            f"NumPy functions instead (np.sin, not math.sin), or say {conversion[:-2]}dg.primal(x)) "
+            f"if the derivative is not wanted."
+        )
+
+    def __float__(self) -> float:
+        raise self._refuse("float(x)")
+
+    def __int__(self) -> int:
+        raise self._refuse("int(x)")
+
+    def __complex__(self) -> complex:
+        raise self._refuse("complex(x)")
+
+    def item(self, *index: Any) -> Any:
+        raise self._refuse("x.item()")
+
+    def tolist(self) -> Any:
+        raise self._refuse("x.tolist()")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        self.level.check("np.array(x)")
+        raise _plain_array_error("np.array(x), or writing a dual into an array,")
+
+    def __dlpack__(self, **options: Any) -> Any:
+        raise _plain_array_error("x.__dlpack__()")
+
+    # --- NumPy's protocols
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if any(is_foreign(x) for x in inputs):
+            return NotImplemented
+        out = kwargs.pop("out", None)
+        name = name_of(ufunc) if method == "__call__" else f"{name_of(ufunc)}.{method}"
+        if method == "at":
+            raise WriteError(
+                f"{name}: writing a dual in place would lose the tangent. Use x[index] = value on "
+                f"np.zeros_like(x) of a dual, or np.where."
+            )
+        if out is not None and any(type(o) is not DualTensor for o in out):
+            raise WriteError(
+                f"{name}: the result is a dual, and out= (the left side of +=, -=, ...) is a plain "
+                f"array, which would lose the tangent. Write y = y + x instead, or make the array "
+                f"with np.zeros_like(x) of a dual."
+            )
+        operation = OPERATIONS.get(ufunc)
+        if method != "__call__":
+            rule = METHODS.get((ufunc, method))
+            if rule is None:
+                raise missing_rule(name, inputs, kwargs)
+            result = rule(*inputs, **kwargs)
+        elif operation is None:
+            raise missing_rule(name, inputs, kwargs)
+        else:
+            dtype = kwargs.pop("dtype", None)
+            if kwargs and operation.differentiable:
+                _check_keywords(operation, inputs, kwargs)
+            if dtype is not None:
+                inputs = tuple(np.astype(x, dtype) if find_level([x]) else x for x in inputs)
+            inputs = tuple(np.asarray(x) if type(x) in (list, tuple) else x for x in inputs)
+            result = operation.rule(*inputs, **kwargs)
+        if out is None:
+            return result
+        out[0][...] = result
+        return out[0]
+
+    def __array_function__(self, function: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
+        if any(
+            not issubclass(t, (DualTensor, np.ndarray)) and not t.__module__.startswith("cupy")
+            for t in types
+        ):
+            return NotImplemented
+        operation = OPERATIONS.get(function)
+        if operation is None:
+            raise missing_rule(name_of(function), args, kwargs)
+        if kwargs and operation.differentiable:
+            _check_keywords(operation, args, kwargs)
+        return operation.rule(*args, **kwargs)
+
+    def __cupy_override_elementwise_kernel__(self, kernel: Any, *args: Any, **kwargs: Any) -> Any:
+        function = getattr(np, getattr(kernel, "name", "").removeprefix("cupy_"), None)
+        if function not in OPERATIONS:
+            raise missing_rule(f"cupy kernel {kernel.name}", args, kwargs)
+        return OPERATIONS[function].rule(*args, **kwargs)
+
+    # --- indexing and writing
+
+    def __getitem__(self, index: Any) -> "DualTensor":
+        return OPERATIONS[operator.getitem].rule(self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        write(self, index, value)
+
+
+def write(x: DualTensor, index: Any, value: Any) -> None:
+    """Do x[index] = value in both parts of x; raise WriteError where a tangent would be lost."""
+    x.level.check("x[i] = v")
+    if not isinstance(x.carrier, (np.ndarray, DualTensor)) and not hasattr(
+        x.carrier, "__setitem__"
+    ):
+        raise WriteError(
+            "x[i] = v: the transform that runs (linearize, vjp, mode='reverse', or a rank-1 "
+            "direction) cannot follow in-place writes. Build the value with np.where, np.stack or "
+            "np.concatenate, or use mode='forward'."
+        )
+    level = getattr(value, "level", None)
+    if isinstance(level, Level) and level > x.level:
+        raise WriteError(
+            f"x[i] = v: v belongs to the inner level {level} ({level.name}) and x to the outer level "
+            f"{x.level}; writing it would lose v's tangent. Make the array inside the inner function: "
+            f"np.zeros_like(v)."
+        )
+    check_writeable(x)
+    new, tangents = split(value, x.level)
+    index = primal_of(index)
+    if type(new) is DualTensor and type(x.primal) is not DualTensor:
+        raise WriteError(
+            f"x[i] = v: v also carries a tangent of level {new.level}, which x, made from a value "
+            f"that does not depend on that level, has no room for. Make the array from such a "
+            f"value: np.zeros_like(v)."
+        )
+    if tangents is not None and len(tangents) != len(x.carrier):
+        raise different_directions("x[i] = v", len(x.carrier), len(tangents))
+    x.primal[index] = new
+    # One direction at a time: separated advanced indices would move the direction axis.
+    for j in range(len(x.carrier)):
+        x.carrier[j, ...][index] = 0 if tangents is None else tangents[j]
+
+
+def check_writeable(x: Array) -> None:
+    """Raise WriteError when x, or what it is made of, must not be written."""
+    if type(x) is DualTensor:
+        check_writeable(x.primal)
+        check_writeable(x.carrier)
+    elif isinstance(x, np.generic) or (isinstance(x, np.ndarray) and not x.flags.writeable):
+        raise WriteError(
+            "x[i] = v: x is read-only (an argument of the function being differentiated, a view of "
+            "one, or a broadcast). Say x = x.copy() first, or use np.where."
+        )
+
+
+def different_directions(where: str, one: int, other: int) -> ShapeError:
+    return ShapeError(
+        f"{where}: one dual carries k = {one} tangents and another k = {other}. Duals that meet must "
+        f"carry the same directions."
+    )
+
+
+# --- taking duals apart
+
+
+def split(x: Any, level: Level) -> tuple[Any, Any]:
+    """Return x as (primal, carrier) at a level; the carrier is None where x is constant there."""
+    if type(x) is DualTensor and x.level == level:
+        level.check("x")
+        return x.primal, x.carrier
+    return x, None
+
+
+def primal_of(x: Any) -> Any:
+    """Strip every level from x; lists, tuples and slices are searched too."""
+    while type(x) is DualTensor:
+        x = x.primal
+    if type(x) in (list, tuple) and find_level(x) is not None:
+        return type(x)(primal_of(item) for item in x)
+    return x
+
+
+def dual(x: Array, v: Array) -> DualTensor:
+    """Return the dual of level 0 with primal x and the single tangent v; both are copied.
+
+    Args:
+        x: floating array or number, shape (...).
+        v: its tangent, of x's shape; cast to x's dtype.
+
+    Raises:
+        DtypeError: x is an integer array. ShapeError: v has another shape.
+        LevelError: x or v belongs to a transform that is running.
+
+    >>> x = dual(np.array([1.0, 2.0]), np.array([1.0, 0.0]))
+    >>> (x * x).tangent
+    array([2., 0.])
+    """
+    if type(x) is DualTensor or type(v) is DualTensor:
+        raise LevelError(
+            "dg.dual(x, v): x or v is a dual already. Duals made by hand live on one level and do "
+            "not nest; use dg.jvp inside the function instead."
+        )
+    x = np.array(x)
+    check_floating(x, "dg.dual")
+    v = tangent_like(x, v, "dg.dual")
+    return DualTensor(x, v[None].copy(), BY_HAND)
+
+
+def check_floating(x: Array, where: str) -> None:
+    """Raise DtypeError unless x is of a real or complex floating dtype."""
+    if x.dtype.kind not in "fc":
+        raise DtypeError(
+            f"{where}: a primal of dtype {x.dtype} has no derivative. Give a floating array "
+            f"(x.astype(float)), or close over the integer instead of passing it."
+        )
+
+
+def tangent_like(x: Array, v: Any, where: str, directions: tuple[int, ...] = ()) -> Array:
+    """Return v as a tangent of x: shape (*directions, *x.shape), in x's dtype; raise where it cannot be."""
+    if type(v) is not DualTensor and not hasattr(v, "dtype"):
+        v = np.asarray(v)
+    if v.shape != directions + x.shape:
+        leading = f"k = {directions[0]} leading and then " if directions else ""
+        raise ShapeError(
+            f"{where}: a tangent has shape {v.shape}; {leading}the shape of its primal, {x.shape}, "
+            f"was expected. Give the tangent the shape {directions + x.shape}."
+        )
+    if v.dtype.kind == "c" and x.dtype.kind != "c":
+        raise DtypeError(
+            f"{where}: a complex tangent for a primal of dtype {x.dtype}. A real primal moves along "
+            f"real directions: give v.real, or make the primal complex."
+        )
+    return v if v.dtype == x.dtype else np.astype(v, x.dtype)
+
+
+def tangent(x: Any) -> Array:
+    """Return the single tangent of x, of its shape: zeros for a constant.
+
+    Raises:
+        ShapeError: x carries several tangents. LevelError: its transform has returned.
+    """
+    return x.tangent if type(x) is DualTensor else np.zeros_like(np.asarray(x))

@@ -1,0 +1,435 @@
+"""Forward gradients: unbiased gradient estimates from directional derivatives, one pass each.
+
+A pass gives the loss and its derivatives d_1 .. d_k along k directions v_1 .. v_k; the estimate is
+sum_i c_i v_i, with c_i = d_i / k or the projection's coefficients. Two spaces of directions:
+
+- weights: v perturbs every parameter. The parameters enter the loss as duals whose tangents are the
+  directions; rank-one directions stay in factors (structured.py).
+- activations: noise u perturbs what linear and conv2d give, independently for each example. A
+  parameter enters the loss with a `Pending` tangent. A site (dg.nn.linear, dg.nn.conv2d) that meets it
+  adds noise to its result and remembers input and noise; any other operation asks it for an ordinary
+  direction. So one pass finds out which parameter is which.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import directions as draws
+from . import tree
+from .dual import Array, DualTensor, Level, Structured, new_level, primal_of, split
+from .errors import OptionError, ShapeError, StructureError
+from .ops.products import conv2d_filter
+from .random import Key
+from .structured import LowRank
+from .transforms import _argument_numbers, _dense, _number, _read_only, _without_aux
+
+Tree = tree.Tree
+COMBINE = ("mean", "projection")
+PERTURB = ("weights", "activations")
+
+
+class Info(NamedTuple):
+    """What an estimate was made of: derivatives, (k,) or (k, N), and the directions, a tree or None."""
+
+    derivatives: np.ndarray
+    directions: Tree
+
+
+def wants_key(function: Callable) -> bool:
+    """Tell whether a loss names a parameter `key`."""
+    try:
+        return "key" in inspect.signature(function).parameters
+    except ValueError:
+        return False
+
+
+class _Options(NamedTuple):
+    directions: int
+    distribution: str
+    structure: str
+    perturb: str
+    combine: str
+    guess: Any
+    chunk_size: int | None
+    clip: float | None
+    has_aux: bool
+
+    def check(self, scope: str) -> None:
+        draws.check_choice("distribution", self.distribution, draws.DISTRIBUTIONS)
+        draws.check_choice("structure", self.structure, draws.STRUCTURES)
+        draws.check_choice("perturb", self.perturb, PERTURB)
+        draws.check_choice("combine", self.combine, COMBINE)
+        draws.check_choice("scope", scope, ("global",))
+        for name, value in (("directions", self.directions), ("chunk_size", self.chunk_size)):
+            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+                raise OptionError(f"{name}={value!r}; give an int >= 1.")
+        if self.clip is not None and not self.clip > 0:
+            raise OptionError(f"clip={self.clip!r}; give the largest |derivative| to keep, > 0.")
+        if self.perturb == "activations":
+            for name, value, plain in (
+                ("structure", self.structure, "dense"),
+                ("combine", self.combine, "mean"),
+                ("guess", self.guess, None),
+            ):
+                if value != plain:
+                    raise OptionError(
+                        f'{name}={value!r} has no meaning with perturb="activations", where noise '
+                        f"is drawn for each example. Leave {name} out, or perturb the weights."
+                    )
+
+    def chunks(self, k: int) -> list[tuple[int, int]]:
+        size = self.chunk_size or k
+        return [(start, min(start + size, k)) for start in range(0, k, size)]
+
+    def clipped(self, derivatives: np.ndarray) -> np.ndarray:
+        return derivatives if self.clip is None else np.clip(derivatives, -self.clip, self.clip)
+
+
+def forward_gradient(
+    loss: Callable, argnums: int | Sequence[int] = 0, *, directions: int = 1,
+    distribution: str = "rademacher", structure: str = "dense", perturb: str = "weights",
+    combine: str = "mean", guess: Any = None, scope: str = "global", chunk_size: int | None = None,
+    clip: float | None = None, has_aux: bool = False, with_info: bool = False,
+) -> Callable:  # fmt: skip
+    """Return fg, where fg(params, *args, key=key) gives (value, gradient estimate) from one pass.
+
+    The estimate is g = (1/k) sum_i d_i v_i, d_i the derivative of the loss along direction v_i: no
+    backward pass, E[g] = gradient. Its second moment E|g|^2 / |gradient|^2, for d perturbed numbers and
+    k = 1: d (Rademacher, dense or rank-1), d + 2 (normal), (m + 2)(n + 2) for a rank-1 normal direction
+    of an m x n matrix; with k directions the excess over 1 divides by k.
+
+    Args:
+        loss: function of params (a tree) and any further arguments, giving one number of shape ();
+            or one number an example, shape (N,), of which value and gradient are the mean. If it
+            names a parameter `key`, it gets a key of a stream of its own.
+        argnums: which arguments are params; a tuple gives a tuple of gradients.
+        directions: k. One pass holds k tangents beside each activation.
+        distribution: "rademacher" (entries +-1; least variance) or "normal".
+        structure: "dense", v stored, k arrays of the parameters' size; or "rank1", v = a b' for each
+            leaf of two or more axes, never materialised: products cost a vector each and the gradient
+            leaf is a `LowRank` of rank k. Both unbiased; Rademacher rank-1 has the same second moment.
+        perturb: "weights", or "activations": noise, drawn for each example and direction, on the results
+            of dg.nn.linear and dg.nn.conv2d (so of the layers). Unbiased if examples do not interact
+            (batch statistics do); far less variance, as there are fewer units than weights, and
+            units that activation="relu" switches off are left alone. The loss must have shape (N,).
+            Memory: at each site its input and k noises of its result's size. A linear weight's
+            gradient is a `LowRank` of rank N; a convolution's is one product of input and noise.
+            A parameter that reaches no site gets an ordinary dense direction in the same pass.
+        combine: "mean"; or "projection" (FROG) onto the span of the k directions: g = B (B'B)^-1 d.
+            Biased towards 0 by about k/d, its length fixed.
+        guess: directions to use instead of random ones: a tree like params, a list of k of them, or
+            fn(params, *args, key=) giving either. g = (1/k) sum_i d_i v_i as for random ones (biased);
+            with combine="projection", the gradient projected on their span.
+        scope: "global", one derivative for all parameters together.
+        chunk_size: directions a pass; by default all k in one. Less memory, the same numbers.
+        clip: bound on each |d_i|; biased where it acts.
+        has_aux: loss returns (value, aux); fg returns ((value, aux), gradient).
+        with_info: fg returns a third item, `Info(derivatives, directions)`.
+
+    Returns:
+        fg. Static leaves of params (ints, names, callables) get None in the gradient.
+
+    Raises:
+        OptionError: an option that does not exist or does not fit the others. ShapeError: the loss
+        gives neither () nor (N,). StructureError: no floating leaf, or no site for activations.
+
+    Source: Baydin, Pearlmutter, Syme, Wood and Torr 2022, arXiv 2202.08587, definition 1; activity
+    perturbation: Ren, Kornblith, Liao and Hinton 2023, arXiv 2210.03310, section 3; projection: Fluegel
+    et al. 2024, arXiv 2410.17764.
+
+    >>> fg = forward_gradient(lambda w: np.sum(w**2), directions=4)
+    >>> value, g = fg(np.array([1.0, 2.0]), key=Key(0))
+    """
+    options = _Options(directions, distribution, structure, perturb, combine, guess, chunk_size,
+                       clip, has_aux)  # fmt: skip
+    options.check(scope)
+    estimate = _perturb_weights if perturb == "weights" else _perturb_activations
+
+    def fg(*args: Any, key: Key, **kwargs: Any) -> tuple:
+        if not isinstance(key, Key):
+            raise OptionError(f"key={key!r}; give a dg.random.Key.")
+        numbers = _argument_numbers(argnums, args, "dg.forward_gradient")
+        chosen = tuple(args[n] for n in numbers)
+        params = chosen[0] if isinstance(argnums, int) else chosen
+        if wants_key(loss):
+            kwargs["key"] = key.fold_in("loss")
+
+        def run(replaced: Tree) -> Any:
+            full = list(args)
+            for n, x in zip(
+                numbers, (replaced,) if isinstance(argnums, int) else replaced, strict=True
+            ):
+                full[n] = x
+            return loss(*full, **kwargs)
+
+        made = _guesses(guess, params, args, key) if guess is not None else None
+        value, gradient, aux, info = estimate(run, params, options, key.fold_in("directions"), made)
+        value = (value, aux) if has_aux else value
+        return (value, gradient, info) if with_info else (value, gradient)
+
+    return fg
+
+
+def _guesses(guess: Any, params: Tree, args: tuple, key: Key) -> list[list]:
+    """Return the guessed directions as a list of lists of leaves."""
+    if callable(guess):
+        guess = guess(*args, key=key.fold_in("guess"))
+    structure = tree.flatten(params)[1]
+    guesses = guess if isinstance(guess, list) and tree.flatten(guess)[1] != structure else [guess]
+    return [tree.leaves_like(g, structure, "forward_gradient: guess and params") for g in guesses]
+
+
+class _Parameters:
+    """The leaves of params, which of them are perturbed, and how to put leaves back."""
+
+    def __init__(self, params: Tree) -> None:
+        self.leaves, self.structure = tree.flatten(params)
+        self.paths = tree.paths(params)
+        self.leaves = [
+            np.asarray(x)[()] if isinstance(x, (float, complex)) and not hasattr(x, "dtype") else x
+            for x in self.leaves
+        ]
+        self.floating = [i for i, x in enumerate(self.leaves) if tree.is_floating(x)]
+        if not self.floating:
+            raise StructureError(
+                "dg.forward_gradient: params has no floating leaf. Give floating arrays (x.astype(float))."
+            )
+
+    def tree(self, at: dict[int, Any], otherwise: Callable[[Any], Any]) -> Tree:
+        leaves = [at[i] if i in at else otherwise(x) for i, x in enumerate(self.leaves)]
+        return tree.unflatten(self.structure, leaves)
+
+    def duals(self, carriers: dict[int, Any], level: Level) -> Tree:
+        at = {i: DualTensor(_read_only(self.leaves[i]), t, level) for i, t in carriers.items()}
+        return self.tree(at, lambda x: x)
+
+    def gradient(self, at: dict[int, Any]) -> Tree:
+        return self.tree(at, lambda x: None)
+
+
+def _mean_and_rows(result: Any, level: Level, k: int) -> tuple[Any, Any, np.ndarray]:
+    """Return (mean value, losses, derivatives with a leading k) of a loss of shape () or (N,)."""
+    losses, rows = split(_number(result, "dg.forward_gradient"), level)
+    if np.ndim(primal_of(losses)) > 1 or np.asarray(primal_of(losses)).dtype.kind == "c":
+        raise ShapeError(
+            f"dg.forward_gradient: the loss has shape {np.shape(primal_of(losses))}; it must give one "
+            f"real number, or one an example, shape (N,). Take a mean, or sum over the other axes."
+        )
+    rows = np.zeros((k, *losses.shape), losses.dtype) if rows is None else _dense(rows)
+    return (losses if losses.ndim == 0 else np.mean(losses)), losses, rows
+
+
+# --- weights
+
+
+def _perturb_weights(run, params, options, key, guesses):
+    parameters = _Parameters(params)
+    k = options.directions if guesses is None else len(guesses)
+
+    def drawn(numbers: tuple[int, int]) -> dict[int, Any]:
+        if guesses is not None:
+            return {i: np.stack([np.asarray(g[i], parameters.leaves[i].dtype) for g in
+                                 guesses[slice(*numbers)]]) for i in parameters.floating}  # fmt: skip
+        return {
+            i: draws.draw_leaf(key, parameters.paths[i], parameters.leaves[i], numbers,
+                               options.distribution, options.structure) for i in parameters.floating
+        }  # fmt: skip
+
+    derivatives: list[np.ndarray] = []
+    chunks = options.chunks(k)
+    for numbers in chunks:
+        carriers = drawn(numbers)
+        with new_level("dg.forward_gradient") as level:
+            result = run(parameters.duals(carriers, level))
+            result, aux = _without_aux(result, options.has_aux, "dg.forward_gradient")
+            value, _, rows = _mean_and_rows(result, level, numbers[1] - numbers[0])
+        derivatives.append(rows if rows.ndim == 1 else np.mean(rows, axis=1))
+    d = options.clipped(derivatives[0] if len(chunks) == 1 else np.concatenate(derivatives))
+
+    again = (lambda numbers: carriers) if len(chunks) == 1 else drawn  # the same bits, not stored
+    coefficients = d / k
+    if options.combine == "projection":
+        coefficients = _projection(d, again, chunks, parameters.floating)
+    total: dict[int, Any] = {}
+    for start, stop in chunks:
+        part = again((start, stop))
+        for i in parameters.floating:
+            g = draws.combine(part[i], coefficients[start:stop])
+            total[i] = g if i not in total else total[i] + g
+    info = Info(d, parameters.gradient(again(chunks[0])) if len(chunks) == 1 else None)
+    return value, parameters.gradient(total), aux, info
+
+
+def _projection(d, again, chunks, floating):
+    """Return (B'B)^-1 d, the coefficients of the gradient's projection on the span of directions."""
+    if len(chunks) > 1:  # inner products between chunks need all directions at once
+        everything = again((0, chunks[-1][1]))
+    else:
+        everything = again(chunks[0])
+    gram = sum(draws.gram(everything[i]).astype(np.float64) for i in floating)
+    return np.linalg.lstsq(gram, d.astype(np.float64), rcond=None)[0].astype(d.dtype)
+
+
+# --- activations
+
+
+class Pending(Structured):
+    """The tangent of a parameter before it is known whether a site or another operation takes it."""
+
+    __slots__ = ("run", "path", "shape", "dtype")
+
+    def __init__(self, run: "ActivityRun", path: str, x: Array) -> None:
+        self.run = run
+        self.path = path
+        self.shape = x.shape
+        self.dtype = x.dtype
+
+    def __len__(self) -> int:
+        return self.run.numbers[1] - self.run.numbers[0]
+
+    def dense(self) -> Array:
+        """Return an ordinary direction, (k, *shape): no site took the parameter here."""
+        return self.run.ordinary_direction(self)
+
+
+class Site(NamedTuple):
+    """One call of linear or conv2d: which parameters, the input, the noise (k, *shape of the result)."""
+
+    weight: str | None
+    bias: str | None
+    x: Array
+    noise: np.ndarray
+    weight_gradient: Callable  # (x, noise combined over directions) -> gradient of the weight
+
+
+class ActivityRun:
+    """The pass of one chunk of directions with noise on activations."""
+
+    def __init__(self, key: Key, numbers: tuple[int, int], distribution: str, level: Level) -> None:
+        self.key = key
+        self.numbers = numbers
+        self.distribution = distribution
+        self.level = level
+        self.sites: list[Site] = []
+        self.ordinary: dict[str, Array] = {}
+
+    def ordinary_direction(self, t: Pending) -> Array:
+        if t.path not in self.ordinary:
+            self.ordinary[t.path] = draws.draw_leaf(
+                self.key, t.path, t, self.numbers, self.distribution, "dense"
+            )
+        return self.ordinary[t.path]
+
+    def perturb(
+        self, z: Array, x: Array, w: Any, b: Any, rectified: bool, weight_gradient: Callable
+    ) -> Array:
+        """Return z with noise on its tangents; remember the site."""
+        primal, carrier = split(z, self.level)
+        plain = primal_of(primal)
+        name = f"site/{len(self.sites)}"
+        noise = draws.draw_noise(
+            self.key, name, plain.shape, plain.dtype, self.numbers, self.distribution
+        )
+        if rectified:
+            noise *= plain > 0  # a unit that is off has derivative 0: noise there is only variance
+        self.sites.append(Site(_path(w), _path(b), split(x, self.level)[0], noise, weight_gradient))
+        return DualTensor(primal, noise if carrier is None else _dense(carrier) + noise, self.level)
+
+
+def _path(w: Any) -> str | None:
+    return w.carrier.path if is_pending(w) else None
+
+
+def is_pending(w: Any) -> bool:
+    """Tell whether w is a parameter that a site may take."""
+    return type(w) is DualTensor and type(w.carrier) is Pending
+
+
+def at_site(affine: Callable, weight_gradient: Callable, x: Array, w: Array, b: Array | None,
+            activation: str | None) -> Array:  # fmt: skip
+    """Return affine(x, w, b), perturbed where w or b is a parameter under activity perturbation.
+
+    weight_gradient(x, s) is the transpose of affine in w: the gradient that a cotangent s gives.
+    """
+    pending = next((p for p in (w, b) if is_pending(p)), None)
+    if pending is None:
+        return affine(x, w, b)
+    pending.level.check("a layer")
+    plain_w, plain_b = (p.primal if is_pending(p) else p for p in (w, b))
+    run = pending.carrier.run
+    return run.perturb(affine(x, plain_w, plain_b), x, w, b, activation == "relu", weight_gradient)
+
+
+def linear_weight_gradient(x: Array, s: np.ndarray, shape: tuple[int, ...]) -> LowRank:
+    """Return x' s, kept in factors: rank N, the number of examples."""
+    return LowRank(x.reshape(-1, shape[0]), s.reshape(-1, shape[1]), shape)
+
+
+def conv2d_weight_gradient(x: Array, s: np.ndarray, shape: tuple[int, ...], **window: Any) -> Array:
+    """Return the transpose of the convolution in its filters, at s."""
+    return conv2d_filter(x, s, w_shape=shape, **window)
+
+
+def _perturb_activations(run, params, options, key, guesses):
+    parameters = _Parameters(params)
+    total: dict[str, Any] = {}
+
+    def add(path, g):
+        total[path] = g if path not in total else total[path] + g
+
+    derivatives = []
+    for numbers in options.chunks(options.directions):
+        with new_level("dg.forward_gradient") as level:
+            pass_ = ActivityRun(key, numbers, options.distribution, level)
+            carriers = {
+                i: Pending(pass_, parameters.paths[i], parameters.leaves[i])
+                for i in parameters.floating
+            }
+            result = run(parameters.duals(carriers, level))
+            result, aux = _without_aux(result, options.has_aux, "dg.forward_gradient")
+            value, losses, rows = _mean_and_rows(result, level, numbers[1] - numbers[0])
+        _check_examples(losses, pass_.sites)
+        rows = options.clipped(rows)
+        derivatives.append(rows)
+        scaled = rows / (options.directions * losses.shape[0])
+        for site in pass_.sites:
+            weights = scaled.astype(site.noise.dtype)
+            s = np.einsum("kn,kn...->n...", weights, site.noise)
+            if site.weight is not None:
+                add(site.weight, site.weight_gradient(site.x, s))
+            if site.bias is not None:
+                add(site.bias, np.sum(s, axis=tuple(range(s.ndim - 1))))
+        for path, v in pass_.ordinary.items():
+            add(path, draws.combine(v, np.sum(scaled, axis=1)))
+    gradient = {}
+    for i in parameters.floating:
+        x = parameters.leaves[i]
+        gradient[i] = total.get(parameters.paths[i])
+        if gradient[i] is None:  # the loss never used it
+            gradient[i] = np.zeros(x.shape, x.dtype)
+    d = derivatives[0] if len(derivatives) == 1 else np.concatenate(derivatives)
+    return value, parameters.gradient(gradient), aux, Info(d, None)
+
+
+def _check_examples(losses: Array, sites: list[Site]) -> None:
+    if not sites:
+        raise StructureError(
+            'perturb="activations": the loss reached no site. Call dg.nn.linear or dg.nn.conv2d (or '
+            'layers, which do) on the parameters, or use perturb="weights".'
+        )
+    if losses.ndim != 1:
+        raise ShapeError(
+            f'perturb="activations": the loss has shape {losses.shape}; noise is drawn for each '
+            f"example, so it must give one number an example, shape (N,). Leave out the mean: "
+            f'dg.nn.cross_entropy(logits, labels, reduction="none").'
+        )
+    for number, site in enumerate(sites):
+        if site.noise.shape[1] != losses.shape[0]:
+            raise ShapeError(
+                f'perturb="activations": the loss has {losses.shape[0]} examples, and site {number} '
+                f"gave shape {site.noise.shape[1:]}. The first axis of every layer's result must be "
+                f"the examples."
+            )

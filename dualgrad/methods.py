@@ -1,0 +1,95 @@
+"""The operators and ndarray's methods of a dual: each is the NumPy function of that name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .dual import DualTensor, is_foreign, primal_of, write
+from .operations import OPERATIONS, name_of
+
+
+def apply(function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Call the rule of a NumPy function without going through NumPy's own dispatch."""
+    return OPERATIONS[function].rule(*args, **kwargs)
+
+
+def _operand(x: Any) -> Any:
+    return np.asarray(x) if type(x) in (list, tuple) else x
+
+
+def _binary(function: Callable) -> tuple[Callable, Callable, Callable]:
+    def forward(self, other):
+        return NotImplemented if is_foreign(other) else apply(function, self, _operand(other))
+
+    def reflected(self, other):
+        return NotImplemented if is_foreign(other) else apply(function, _operand(other), self)
+
+    def in_place(self, other):
+        result = forward(self, other)
+        if isinstance(primal_of(self), np.generic):  # a scalar is immutable: += rebinds the name
+            return result
+        write(self, ..., result)
+        return self
+
+    return forward, reflected, in_place
+
+
+def _method(function: Callable) -> Callable:
+    def method(self, *args, **kwargs):
+        return function(self, *args, **kwargs)
+
+    method.__doc__ = f"The same as {name_of(function)}(x, ...)."
+    return method
+
+
+def _unpacked(function: Callable) -> Callable:
+    """x.reshape(2, 3) is np.reshape(x, (2, 3))."""
+
+    def method(self, *args, **kwargs):
+        return function(self, args[0] if len(args) == 1 else args, **kwargs)
+
+    return method
+
+
+def _attach() -> None:
+    arithmetic = {
+        "add": np.add,
+        "sub": np.subtract,
+        "mul": np.multiply,
+        "truediv": np.divide,
+        "floordiv": np.floor_divide,
+        "mod": np.remainder,
+        "pow": np.power,
+        "matmul": np.matmul,
+    }
+    for name, function in arithmetic.items():
+        for prefix, method in zip(("", "r", "i"), _binary(function), strict=True):
+            setattr(DualTensor, f"__{prefix}{name}__", method)
+    comparisons = {
+        "lt": np.less,
+        "le": np.less_equal,
+        "gt": np.greater,
+        "ge": np.greater_equal,
+        "eq": np.equal,
+        "ne": np.not_equal,
+    }
+    for name, function in comparisons.items():
+        setattr(DualTensor, f"__{name}__", _binary(function)[0])
+    for name, function in {"neg": np.negative, "pos": np.positive, "abs": np.absolute}.items():
+        setattr(DualTensor, f"__{name}__", _method(function))
+    methods = "all any argmax argmin argsort clip cumsum dot max mean min nonzero prod ptp ravel "
+    methods += "repeat round searchsorted squeeze std sum swapaxes take trace var diagonal copy "
+    methods += "conj conjugate astype"
+    for name in methods.split():
+        setattr(DualTensor, name, _method(getattr(np, name)))
+    DualTensor.flatten = lambda self: np.copy(np.ravel(self))  # type: ignore[attr-defined]
+    DualTensor.fill = lambda self, value: write(self, ..., value)  # type: ignore[attr-defined]
+    DualTensor.sort = lambda self, axis=-1: write(self, ..., np.sort(self, axis))  # type: ignore
+    DualTensor.reshape = _unpacked(np.reshape)  # type: ignore[attr-defined]
+    DualTensor.transpose = lambda self, *axes: np.transpose(  # type: ignore[attr-defined]
+        self, (axes[0] if len(axes) == 1 else axes) or None
+    )
+
+
+_attach()

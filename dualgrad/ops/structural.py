@@ -1,0 +1,540 @@
+"""Functions that move entries: shapes, indexing, joining, casts, and the sums that are linear."""
+
+import math
+import operator
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
+from ..dual import DualTensor, Structured, missing_rule, primal_of
+from ..errors import DtypeError
+from ..operations import implements
+from ..primitive import Node, constant, custom, linear, unbroadcast
+
+# --- axes: counted from the end, so that a leading axis of directions changes nothing
+
+
+def negative_axes(axis, ndim):
+    """Return axis (None, int or tuple) as a tuple of negative ints."""
+    if axis is None:
+        return tuple(range(-ndim, 0))
+    axes = normalize_axis_tuple(axis, ndim)
+    return tuple(a - ndim for a in axes)
+
+
+def negative_axis(axis, ndim):
+    return normalize_axis_index(axis, ndim) - ndim
+
+
+# --- the linear primitives
+
+_reshape = linear(
+    lambda x, shape: np.reshape(x, shape),
+    lambda ct, shapes, shape: np.reshape(ct, (len(ct), *shapes[0])),
+    lambda k, shape: {"shape": (k, *shape)},
+    views=True,
+    name="reshape",
+)
+transpose_core = linear(
+    lambda x, axes: np.transpose(x, axes),
+    lambda ct, shapes, axes: np.transpose(ct, (0, *(a + 1 for a in np.argsort(axes)))),
+    lambda k, axes: {"axes": (0, *(a + 1 for a in axes))},
+    views=True,
+    name="transpose",
+)
+_broadcast_to = linear(
+    lambda x, shape: np.broadcast_to(x, shape),
+    lambda ct, shapes, shape: unbroadcast(ct, shapes[0]),
+    lambda k, shape: {"shape": (k, *shape)},
+    name="broadcast_to",
+)
+_sum = linear(
+    lambda x, axis, keepdims: np.sum(x, axis=axis, keepdims=keepdims),
+    lambda ct, shapes, axis, keepdims: _spread(ct, shapes[0], axis, keepdims),
+    name="sum",
+)
+_cumsum = linear(
+    lambda x, axis: np.cumsum(x, axis=axis),
+    lambda ct, shapes, axis: np.flip(np.cumsum(np.flip(ct, axis), axis=axis), axis),
+    name="cumsum",
+)
+_astype = linear(
+    lambda x, dtype: x.astype(dtype),
+    lambda ct, shapes, dtype: ct,
+    name="astype",
+)
+_copy = linear(lambda x: np.array(x), lambda ct, shapes: ct, name="copy")
+_real = linear(lambda x: x.real, lambda ct, shapes: ct, views=True, name="real")
+_imag = linear(lambda x: x.imag, lambda ct, shapes: 1j * ct, views=True, name="imag")
+_conj = linear(np.conjugate, lambda ct, shapes: np.conj(ct), name="conjugate")
+_concatenate = linear(
+    lambda *xs, axis: np.concatenate(xs, axis),
+    lambda ct, shapes, axis: _cut(ct, shapes, axis),
+    name="concatenate",
+)
+_take = linear(
+    lambda x, index: x[index],
+    lambda ct, shapes, index: _scatter(ct, index=lifted(index), shape=(len(ct), *shapes[0])),
+    lambda k, index: {"index": lifted(index)},
+    views=True,
+    name="getitem",
+)
+
+
+def _scatter_value(x, index, shape):
+    out = np.zeros(shape, x.dtype)
+    np.add.at(out, index, x) if _has_arrays(index) else operator.setitem(out, index, x)
+    return out
+
+
+# The transpose of x[index]: zeros of `shape` with the entries of x added at index.
+_scatter = linear(
+    _scatter_value,
+    lambda ct, shapes, index, shape: _take(ct, index=lifted(index)),
+    lambda k, index, shape: {"index": lifted(index), "shape": (k, *shape)},
+    name="scatter",
+)
+
+
+def _spread(ct, shape, axis, keepdims):
+    wide = ct if keepdims else np.expand_dims(ct, axis)
+    return np.broadcast_to(wide, (len(ct), *shape))
+
+
+def _cut(ct, shapes, axis):
+    ends = np.cumsum([shape[axis] for shape in shapes])[:-1]
+    return np.split(ct, ends, axis)
+
+
+# --- indexing
+
+
+def canonical_index(index, shape):
+    """Return index as a tuple of slices, ints, None and integer arrays, one entry for each axis.
+
+    Masks become integer arrays, an ellipsis slices, and where ints and arrays are separated NumPy
+    would move the indexed axes to the front; bringing that about is left to `gather`.
+    """
+    index = index if type(index) is tuple else (index,)
+    entries = []
+    for entry in index:
+        entry = primal_of(entry)
+        if type(entry) is list or isinstance(entry, (np.ndarray, np.bool_, bool)):
+            entry = np.asarray(entry)
+            if entry.dtype == bool:
+                entries.extend(entry.nonzero() if entry.ndim else (entry,))
+                continue
+            if entry.size == 0:
+                entry = entry.astype(np.intp)
+        entries.append(entry)
+    used = sum(1 for e in entries if e is not None and e is not Ellipsis and not _is_flag(e))
+    free = (slice(None),) * (len(shape) - used)
+    if not any(e is Ellipsis for e in entries):
+        entries.append(Ellipsis)
+    at = next(i for i, e in enumerate(entries) if e is Ellipsis)
+    return (*entries[:at], *free, *entries[at + 1 :])
+
+
+def _is_flag(entry):  # x[True] adds an axis
+    return isinstance(entry, np.ndarray) and entry.dtype == bool
+
+
+def _has_arrays(index):
+    return any(isinstance(entry, np.ndarray) for entry in index)
+
+
+def lifted(index):
+    return (slice(None), *index)
+
+
+def _is_separated(index):
+    places = [i for i, e in enumerate(index) if isinstance(e, (np.ndarray, int, np.integer))]
+    return _has_arrays(index) and places[-1] - places[0] + 1 != len(places)
+
+
+@implements(operator.getitem)
+def getitem(x, index):
+    """x[index] with everything NumPy takes; basic indexing gives views of both parts."""
+    index = canonical_index(index, x.shape)
+    if not _has_arrays(index):
+        basic = tuple(operator.index(e) if hasattr(e, "__index__") else e for e in index)
+        return _take(x, index=basic)
+    if not _is_separated(index):
+        return _take(x, index=index)
+    # x[i, :, j]: NumPy puts the axes of i and j first, which would displace the direction axis. So
+    # bring the indexed axes together at the front, where they stay in order.
+    if any(_is_flag(e) for e in index):
+        raise missing_rule("x[index]", (x,), {}, " for a scalar bool beside separated arrays")
+    if None in [e if e is None else 0 for e in index]:
+        x = np.expand_dims(x, tuple(i for i, e in enumerate(index) if e is None))
+        index = tuple(slice(None) if e is None else e for e in index)
+    picked = [i for i, e in enumerate(index) if not isinstance(e, slice)]
+    sliced = [i for i, e in enumerate(index) if isinstance(e, slice)]
+    x = transpose_core(x, axes=(*picked, *sliced))
+    return _take(x, index=(*(index[i] for i in picked), *(index[i] for i in sliced)))
+
+
+@implements(np.take)
+def take(a, indices, axis=None, mode="raise"):
+    indices = np.asarray(primal_of(indices))
+    if axis is None:
+        a, axis = np.ravel(a), 0
+    if mode != "raise":
+        n = a.shape[axis]
+        indices = indices % n if mode == "wrap" else np.clip(indices, 0, n - 1)
+    axis = normalize_axis_index(axis, a.ndim)
+    return a[(slice(None),) * axis + (indices,)]
+
+
+@implements(np.take_along_axis)
+def take_along_axis(arr, indices, axis=-1):
+    if axis is None:
+        arr, axis = np.ravel(arr), 0
+    indices = np.asarray(primal_of(indices))
+    axis = normalize_axis_index(axis, arr.ndim)
+    grid = list(np.indices(indices.shape, sparse=True))
+    for i in range(arr.ndim):  # an axis of length 1 in either is broadcast
+        if i != axis and indices.shape[i] == 1 != arr.shape[i]:
+            grid[i] = np.arange(arr.shape[i]).reshape((-1,) + (1,) * (arr.ndim - 1 - i))
+    grid[axis] = indices
+    return arr[tuple(grid)]
+
+
+# --- shapes
+
+
+@implements(np.reshape)
+def reshape(a, shape=None, order="C", *, copy=None):
+    if order not in ("C", "A"):
+        raise missing_rule("np.reshape", (a,), {}, f" for order={order!r}")
+    shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    if -1 in shape:
+        known = math.prod(n for n in shape if n != -1)
+        shape = tuple(a.size // max(known, 1) if n == -1 else n for n in shape)
+    result = _reshape(a, shape=shape)
+    return np.copy(result) if copy else result
+
+
+@implements(np.ravel)
+def ravel(a, order="C"):
+    return np.reshape(a, (a.size,), order)
+
+
+@implements(np.transpose, np.permute_dims)
+def transpose(a, axes=None):
+    axes = range(a.ndim)[::-1] if axes is None else normalize_axis_tuple(axes, a.ndim)
+    return transpose_core(a, axes=tuple(axes))
+
+
+@implements(np.matrix_transpose, np.linalg.matrix_transpose)
+def matrix_transpose(x):
+    return np.swapaxes(x, -1, -2)
+
+
+@implements(np.swapaxes)
+def swapaxes(a, axis1, axis2):
+    axes = list(range(a.ndim))
+    axes[axis1], axes[axis2] = axes[axis2], axes[axis1]
+    return np.transpose(a, axes)
+
+
+@implements(np.moveaxis)
+def moveaxis(a, source, destination):
+    source = normalize_axis_tuple(source, a.ndim)
+    destination = normalize_axis_tuple(destination, a.ndim)
+    axes = [i for i in range(a.ndim) if i not in source]
+    for to, place in sorted(zip(destination, source, strict=True)):
+        axes.insert(to, place)
+    return np.transpose(a, axes)
+
+
+@implements(np.expand_dims)
+def expand_dims(a, axis):
+    axes = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+    axes = normalize_axis_tuple(axes, a.ndim + len(axes))
+    kept = iter(a.shape)
+    return _reshape(
+        a, shape=tuple(1 if i in axes else next(kept) for i in range(a.ndim + len(axes)))
+    )
+
+
+@implements(np.squeeze)
+def squeeze(a, axis=None):
+    ones = [i for i, n in enumerate(a.shape) if n == 1]
+    axes = ones if axis is None else normalize_axis_tuple(axis, a.ndim)
+    np.squeeze(np.empty(a.shape, bool), axis)  # NumPy's own error for an axis longer than 1
+    return _reshape(a, shape=tuple(n for i, n in enumerate(a.shape) if i not in axes))
+
+
+@implements(np.broadcast_to)
+def broadcast_to(array, shape):
+    shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    missing = len(shape) - array.ndim
+    if missing > 0:
+        array = _reshape(array, shape=(1,) * missing + array.shape)
+    return _broadcast_to(array, shape=shape)
+
+
+@implements(np.broadcast_arrays)
+def broadcast_arrays(*args):
+    shape = np.broadcast_shapes(*(np.shape(x) for x in args))
+    return tuple(np.broadcast_to(x, shape) for x in args)
+
+
+@implements(np.atleast_1d)
+def atleast_1d(*arys):
+    out = tuple(x if np.ndim(x) >= 1 else np.reshape(x, (1,)) for x in arys)
+    return out[0] if len(out) == 1 else out
+
+
+@implements(np.atleast_2d)
+def atleast_2d(*arys):
+    out = tuple(x if np.ndim(x) >= 2 else np.reshape(x, (1, -1)) for x in arys)
+    return out[0] if len(out) == 1 else out
+
+
+@implements(np.flip)
+def flip(m, axis=None):
+    axes = negative_axes(axis, m.ndim)
+    return m[tuple(slice(None, None, -1 if i - m.ndim in axes else 1) for i in range(m.ndim))]
+
+
+@implements(np.roll)
+def roll(a, shift, axis=None):
+    if axis is None:
+        return np.reshape(np.roll(np.ravel(a), shift, 0), a.shape)
+    shifts, axes = np.broadcast_arrays(shift, axis)
+    for s, i in zip(shifts.ravel().tolist(), axes.ravel().tolist(), strict=True):
+        a = np.take(a, np.roll(np.arange(a.shape[i]), s), i)
+    return a
+
+
+@implements(np.repeat)
+def repeat(a, repeats, axis=None):
+    if axis is None:
+        a, axis = np.ravel(a), 0
+    return np.take(a, np.repeat(np.arange(a.shape[axis]), repeats), axis)
+
+
+@implements(np.tile)
+def tile(A, reps):
+    reps = (reps,) if isinstance(reps, (int, np.integer)) else tuple(reps)
+    index = np.tile(np.arange(A.size).reshape(A.shape), reps)
+    return np.ravel(A)[index]
+
+
+PAD_BY_INDEX = ("edge", "reflect", "symmetric", "wrap")
+
+
+@implements(np.pad)
+def pad(array, pad_width, mode="constant", *, constant_values=0, reflect_type="even"):
+    if mode in PAD_BY_INDEX and reflect_type == "even":
+        index = np.pad(np.arange(array.size).reshape(array.shape), pad_width, mode)
+        return np.ravel(array)[index]
+    if mode != "constant":
+        raise missing_rule("np.pad", (array,), {}, f" for mode={mode!r}")
+    frame = np.pad(np.zeros(array.shape, bool), pad_width, constant_values=True)
+    place = np.pad(np.arange(array.size).reshape(array.shape), pad_width)
+    values = np.pad(np.zeros(array.shape, array.dtype), pad_width, constant_values=constant_values)
+    if array.size == 0:
+        return values
+    return np.where(frame, values, np.ravel(array)[place])
+
+
+# --- joining and splitting
+
+
+@implements(np.concatenate)
+def concatenate(arrays, axis=0, *, dtype=None):
+    if axis is None:
+        arrays, axis = [np.ravel(x) for x in arrays], 0
+    arrays = [x if type(x) is DualTensor else np.asarray(x) for x in arrays]
+    joined = _concatenate(*arrays, axis=negative_axis(axis, arrays[0].ndim))
+    return joined if dtype is None else np.astype(joined, dtype)
+
+
+@implements(np.stack)
+def stack(arrays, axis=0, *, dtype=None):
+    shapes = {np.shape(x) for x in arrays}
+    if len(shapes) > 1:
+        raise ValueError("all input arrays must have the same shape")
+    axis = normalize_axis_index(axis, len(shapes.pop()) + 1)
+    return np.concatenate([np.expand_dims(x, axis) for x in arrays], axis, dtype=dtype)
+
+
+@implements(np.hstack)
+def hstack(tup, *, dtype=None):
+    arrays = [np.atleast_1d(x) for x in tup]
+    return np.concatenate(arrays, 0 if arrays[0].ndim == 1 else 1, dtype=dtype)
+
+
+@implements(np.vstack)
+def vstack(tup, *, dtype=None):
+    return np.concatenate([np.atleast_2d(x) for x in tup], 0, dtype=dtype)
+
+
+@implements(np.column_stack)
+def column_stack(tup):
+    return np.concatenate([x if np.ndim(x) > 1 else np.reshape(x, (-1, 1)) for x in tup], 1)
+
+
+@implements(np.append)
+def append(arr, values, axis=None):
+    return np.concatenate((arr, values), axis)
+
+
+@implements(np.array_split)
+def array_split(ary, indices_or_sections, axis=0):
+    axis = normalize_axis_index(axis, ary.ndim)
+    parts = np.array_split(np.arange(ary.shape[axis]), indices_or_sections)
+    before = (slice(None),) * axis
+    starts = np.cumsum([0, *(len(p) for p in parts)]).tolist()
+    if np.ndim(indices_or_sections):  # cut points may run backwards or past the end
+        return [np.take(ary, p, axis) for p in parts]
+    return [ary[(*before, slice(*cut))] for cut in zip(starts, starts[1:], strict=False)]
+
+
+@implements(np.split)
+def split(ary, indices_or_sections, axis=0):
+    np.split(np.empty(ary.shape, bool), indices_or_sections, axis)  # NumPy's own errors
+    return array_split(ary, indices_or_sections, axis)
+
+
+# --- diagonals and triangles
+
+
+@implements(np.diagonal, np.linalg.diagonal)
+def diagonal(a, offset=0, axis1=0, axis2=1):
+    rows, columns = a.shape[axis1], a.shape[axis2]
+    n = max(min(rows + min(offset, 0), columns - max(offset, 0)), 0)
+    i = np.arange(n)
+    moved = np.moveaxis(a, (axis1, axis2), (-2, -1))
+    return moved[..., i - min(offset, 0), i + max(offset, 0)]
+
+
+@implements(np.trace)
+def trace(a, offset=0, axis1=0, axis2=1):
+    return np.sum(diagonal(a, offset, axis1, axis2), axis=-1)
+
+
+@implements(np.diag)
+def diag(v, k=0):
+    if v.ndim == 2:
+        return diagonal(v, k)
+    size = v.size + abs(k)
+    i = np.arange(v.size)
+    return _scatter(v, index=(i + max(-k, 0), i + max(k, 0)), shape=(size, size))
+
+
+@implements(np.tril)
+def tril(m, k=0):
+    return np.where(np.tri(*m.shape[-2:], k=k, dtype=bool), m, 0)
+
+
+@implements(np.triu)
+def triu(m, k=0):
+    return np.where(np.tri(*m.shape[-2:], k=k - 1, dtype=bool), 0, m)
+
+
+# --- sums, casts, copies
+
+
+@implements(np.sum)
+def sum_(a, axis=None, dtype=None, *, keepdims=False, where=True):
+    if where is not True:
+        a = np.where(where, a, 0)
+    a = a if dtype is None else np.astype(a, dtype)
+    return _sum(a, axis=negative_axes(axis, a.ndim), keepdims=keepdims)
+
+
+@implements(np.cumsum)
+def cumsum(a, axis=None, dtype=None):
+    if axis is None:
+        a, axis = np.ravel(a), 0
+    a = a if dtype is None else np.astype(a, dtype)
+    return _cumsum(a, axis=negative_axis(axis, a.ndim))
+
+
+@implements(np.diff)
+def diff(a, n=1, axis=-1):
+    axis = normalize_axis_index(axis, a.ndim)
+    before = (slice(None),) * axis
+    for _ in range(n):
+        a = a[(*before, slice(1, None))] - a[(*before, slice(None, -1))]
+    return a
+
+
+@implements(np.astype)
+def astype(x, dtype, *, copy=True, order="K", casting="unsafe", subok=True):
+    """x in another dtype; a cast to integers or bool drops no tangent silently: its result is plain."""
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "fc":
+        return constant(np.astype)(x, dtype)
+    if dtype.kind == "f" and x.dtype.kind == "c":
+        raise DtypeError(
+            f"astype({dtype}): x is {x.dtype}; say np.real(x), np.imag(x) or np.abs(x)."
+        )
+    return x if dtype == x.dtype and not copy else _astype(x, dtype=dtype)
+
+
+@implements(np.copy)
+def copy(a, order="K", subok=False):
+    """A writable copy of both parts."""
+    return _copy(a)
+
+
+@implements(np.real)
+def real(val):
+    return _real(val)
+
+
+@implements(np.imag)
+def imag(val):
+    return _imag(val)
+
+
+@implements(np.conjugate)
+def conjugate(x):
+    return _conj(x) if x.dtype.kind == "c" else np.positive(x)
+
+
+# --- arrays like a dual: writable, with zero tangents
+
+
+def _push_nothing(residuals, tangents, **params):
+    return None
+
+
+# The recorded tangent of np.zeros_like(x): it pushes and pulls nothing.
+_zero = custom(np.zeros_like, _push_nothing, _push_nothing, lambda residuals, ct: [])
+
+
+@implements(np.zeros_like, np.empty_like)
+def zeros_like(a, dtype=None, order="K", subok=True, shape=None):
+    """Zeros that can hold values like a: a dual of a's level (for an integer dtype, a plain array)."""
+    dtype = a.dtype if dtype is None else np.dtype(dtype)
+    shape = a.shape if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
+    if dtype.kind not in "fc":
+        return np.zeros(shape, dtype)
+    a.level.check("np.zeros_like")
+    primal = np.zeros_like(a.primal, dtype=dtype, shape=shape)
+    if type(a.carrier) is Node:
+        return DualTensor(primal, Node(_zero, None, {}, [], shape, dtype), a.level)
+    full = (len(a.carrier), *shape)
+    if isinstance(a.carrier, Structured):
+        return DualTensor(primal, np.zeros(full, dtype), a.level)
+    return DualTensor(primal, np.zeros_like(a.carrier, dtype=dtype, shape=full), a.level)
+
+
+@implements(np.full_like)
+def full_like(a, fill_value, dtype=None, order="K", subok=True, shape=None):
+    if type(a) is not DualTensor:  # the fill value is the dual
+        shape = np.shape(a) if shape is None else shape
+        return np.copy(np.broadcast_to(np.astype(fill_value, dtype or a.dtype), shape))
+    zeros = np.zeros_like(a, dtype=dtype, shape=shape)
+    return np.astype(zeros + fill_value, zeros.dtype, copy=False)
+
+
+@implements(np.ones_like)
+def ones_like(a, dtype=None, order="K", subok=True, shape=None):
+    return full_like(a, 1, dtype, shape=shape)

@@ -1,0 +1,54 @@
+"""What rules do to one parameter, whether its gradient is an array or a LowRank.
+
+Everything runs block by block, so that no temporary has the size of a parameter.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ..structured import LowRank
+
+Array = Any
+BLOCK_BYTES = 1 << 18  # the temporaries of a block stay in the second-level cache
+
+
+def add_to(w: Array, g: Any, scale: float) -> None:
+    """Add scale * g to the array w in place; g is an array or a LowRank of w's shape."""
+    if isinstance(g, LowRank) and w.flags.c_contiguous:
+        g.add_to(w, scale)
+        return
+    for block, wb in blocks(g, w):
+        wb += scale * block
+
+
+def accumulate(buffer: Array, g: Any, decay: float) -> None:
+    """Set buffer to decay * buffer + g in place; g is an array or a LowRank of its shape."""
+    if isinstance(g, LowRank) and buffer.flags.c_contiguous:
+        g.accumulate(buffer, decay)
+        return
+    for block, bb in blocks(g, buffer):
+        bb *= decay
+        bb += block
+
+
+def blocks(g: Any, *arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Yield (a part of g, the same part of each array), the parts of arrays as views to write into.
+
+    Args:
+        g: an array, or a LowRank, which is formed whole only if an array is not C-contiguous.
+        arrays: arrays of g's shape.
+    """
+    contiguous = all(array.flags.c_contiguous for array in arrays)
+    if isinstance(g, LowRank) and contiguous:
+        flat = [array.reshape(-1, array.shape[-1]) for array in arrays]
+        for part, block in g.row_blocks():
+            yield (block, *(array[part] for array in flat))
+        return
+    rows = [g.dense() if isinstance(g, LowRank) else g, *arrays]
+    if contiguous and rows[0].flags.c_contiguous:
+        rows = [array.reshape(-1) for array in rows]
+    row_bytes = max(1, math.prod(rows[0].shape[1:]) * rows[0].dtype.itemsize)
+    count = max(1, BLOCK_BYTES // row_bytes)
+    for start in range(0, len(rows[0]), count):
+        yield tuple(array[start : start + count] for array in rows)

@@ -1,0 +1,44 @@
+"""Checks of the numbers that optimisers, transforms and schedules are given."""
+
+import math
+import numbers
+from typing import Any
+
+from ..errors import OptionError
+
+
+def non_negative(where: str, name: str, value: Any) -> float:
+    """Return value as a float; raise OptionError unless it is a finite number >= 0."""
+    number = _number(where, name, value)
+    if not (math.isfinite(number) and number >= 0):
+        raise OptionError(f"{where}: {name} is {value}. Give a finite number that is not negative.")
+    return number
+
+
+def fraction(where: str, name: str, value: Any) -> float:
+    """Return value as a float; raise OptionError unless 0 <= value < 1."""
+    number = _number(where, name, value)
+    if not 0 <= number < 1:
+        raise OptionError(f"{where}: {name} is {value}. Give a number in [0, 1).")
+    return number
+
+
+def positive(where: str, name: str, value: Any) -> float:
+    """Return value as a float; raise OptionError unless it is a finite number > 0."""
+    number = _number(where, name, value)
+    if not (math.isfinite(number) and number > 0):
+        raise OptionError(f"{where}: {name} is {value}. Give a finite number above zero.")
+    return number
+
+
+def count(where: str, name: str, value: Any) -> int:
+    """Return value as an int; raise OptionError unless it is a whole number >= 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise OptionError(f"{where}: {name} is {value!r}. Give a whole number of at least 1.")
+    return int(value)
+
+
+def _number(where: str, name: str, value: Any) -> float:
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        raise OptionError(f"{where}: {name} is {value!r}, which is no number. Give a real number.")
+    return float(value)

@@ -1,0 +1,356 @@
+"""Primitives: the functions that know how tangents pass through them, declared by six constructors.
+
+A primitive splits its derivative in two. `residuals` is what the derivative keeps of the arguments
+(computed once, not linear); `push` carries tangents forward and `pull` carries cotangents back, both
+linear, both with k rows at once. So one declaration serves jvp, k tangents, linearize and vjp; and
+because it is written with NumPy functions, which are primitives again, it serves every nesting order.
+
+Tangents and cotangents have shape (k, *shape of what they belong to).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .dual import Array, DualTensor, Level, Structured, different_directions, find_level, primal_of
+
+
+class Node:
+    """One recorded primitive: the tangent of a dual while linearize runs, to be pushed or pulled later.
+
+    Attributes:
+        inputs: the nodes of the arguments, None where an argument is constant.
+        shapes, kinds: of the arguments, dtype kinds "f" or "c".
+    """
+
+    __slots__ = ("primitive", "residuals", "params", "inputs", "shape", "dtype")
+
+    def __init__(self, primitive, residuals, params, inputs, shape, dtype):
+        self.primitive = primitive
+        self.residuals = residuals
+        self.params = params
+        self.inputs = inputs
+        self.shape = shape
+        self.dtype = dtype
+
+    def __len__(self) -> int:  # stands for any number of directions
+        return 0
+
+    def __repr__(self) -> str:
+        name = self.primitive.name if self.primitive else "input"
+        return f"<recorded {name}, shape {self.shape}>"
+
+
+class Primitive:
+    """A function of arrays with its derivative.
+
+    value(*args, **params) computes it on plain arrays. `residuals(primals, active, y, **params)` sees
+    which arguments carry tangents in `active`; `push(residuals, tangents, **params)` gets None for the
+    others; `pull(residuals, cotangent, **params)` returns one cotangent an argument, None where inactive.
+    `structured[place, type]` is a push for a tangent in factors: rule(primals, tangent, **params).
+    """
+
+    def __init__(self, name: str, value: Callable, residuals: Callable, push: Callable,
+                 pull: Callable | None, views: bool = False) -> None:  # fmt: skip
+        self.name = name
+        self.value = value
+        self.residuals = residuals
+        self.push = push
+        self.pull = pull
+        self.views = views
+        self.structured: dict[tuple[int, type], Callable] = {}
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        level = None
+        for x in args:
+            if type(x) is DualTensor and (level is None or x.level > level):
+                level = x.level
+        if level is None:
+            return self.value(*args, **params)
+        level.check(self.name)
+        return self._at_level(level, args, params)
+
+    def _at_level(self, level: Level, args: tuple, params: dict) -> DualTensor:
+        primals: list[Any] = []
+        tangents: list[Any] = []
+        k = None
+        recording = structured = False
+        for x in args:
+            if type(x) is DualTensor and x.level == level:
+                t = x.carrier
+                primals.append(x.primal)
+                tangents.append(t)
+                if type(t) is Node:
+                    recording = True
+                elif isinstance(t, Structured):
+                    structured = True
+                elif k is None:
+                    k = len(t)
+                elif k != len(t):
+                    raise different_directions(self.name, k, len(t))
+            else:
+                primals.append(x)
+                tangents.append(None)
+        y = self(*primals, **params)
+        if structured:
+            return DualTensor(y, self._push_structured(primals, tangents, y, params), level)
+        active = [t is not None for t in tangents]
+        residuals = self.residuals(primals, active, y, **params)
+        if recording:
+            return DualTensor(y, Node(self, residuals, params, tangents, y.shape, y.dtype), level)
+        return self._conform(y, self.push(residuals, tangents, **params), level, args)
+
+    def _push_structured(self, primals: list, tangents: list, y: Array, params: dict) -> Any:
+        """Return the tangent where some arguments carry factors: consumed as they are, or made dense."""
+        parts = []
+        for i, t in enumerate(tangents):
+            if isinstance(t, Structured):
+                rule = self.structured.get((i, type(t)))
+                tangents[i] = t.dense() if rule is None else None
+                if rule is not None:
+                    parts.append(rule(primals, t, **params))
+        if any(t is not None for t in tangents):
+            active = [t is not None for t in tangents]
+            residuals = self.residuals(primals, active, y, **params)
+            parts.append(self.push(residuals, tangents, **params))
+        if len(parts) == 1 and isinstance(parts[0], Structured):
+            return parts[0]
+        dense = [p.dense() if isinstance(p, Structured) else p for p in parts]
+        return fit(dense[0] if len(dense) == 1 else sum(dense[1:], dense[0]), y)
+
+    def _conform(self, y: Array, t: Array, level: Level, args: tuple) -> DualTensor:
+        """Return the dual of y and t, its parts of one shape and dtype and aliasing alike."""
+        t = fit(t, y)
+        if self.views and isinstance(y, np.ndarray) and type(t) is np.ndarray:
+            x = args[0]
+            shared = np.may_share_memory(y, x.primal), np.may_share_memory(t, x.carrier)
+            if shared == (True, False):  # writing y would change x's primal but not its tangent
+                y = y.view()
+                y.flags.writeable = False
+            elif shared == (False, True):
+                t = t.copy()
+        return DualTensor(y, t, level)
+
+
+def fit(t: Array, y: Array) -> Array:
+    """Return the tangent t broadcast and cast to shape (k, *y.shape) and y's dtype."""
+    if t.shape[1:] != y.shape:
+        t = np.copy(np.broadcast_to(t, (len(t), *y.shape)))
+    if t.dtype != y.dtype:
+        t = np.astype(t, y.dtype)
+    return t
+
+
+# --- helpers that rules share
+
+
+def align(t: Array, ndim: int) -> Array:
+    """Return t, of shape (k, *shape), with ones after k so that `shape` has ndim axes."""
+    missing = ndim + 1 - t.ndim
+    return t if missing <= 0 else np.reshape(t, (t.shape[0], *(1,) * missing, *t.shape[1:]))
+
+
+def unbroadcast(ct: Array, shape: tuple[int, ...]) -> Array:
+    """Return the cotangent of what was broadcast from `shape`: ct summed over the axes that grew."""
+    extra = ct.ndim - 1 - len(shape)
+    axes = tuple(range(1, extra + 1)) + tuple(
+        extra + 1 + i for i, n in enumerate(shape) if n == 1 and ct.shape[extra + 1 + i] != 1
+    )
+    return np.reshape(np.sum(ct, axis=axes), (ct.shape[0], *shape)) if axes else ct
+
+
+class Share(NamedTuple):
+    """A partial that selects where mask is true and divides what is selected among `count` ties."""
+
+    mask: Array
+    count: Array
+
+
+def times(partial: Any, t: Array) -> Array:
+    """Return partial * t; boolean partials select, so that 0 * inf never makes a NaN."""
+    if type(partial) is Share:
+        return np.where(partial.mask, t, 0) / partial.count
+    if getattr(partial, "dtype", None) == bool:
+        return np.where(partial, t, 0)
+    if type(partial) is int and abs(partial) == 1:
+        return t if partial == 1 else -t
+    return partial * t
+
+
+def _conjugate(partial: Any) -> Any:
+    """Return the partial of the transpose: <u, p t> = <conj(p) u, t> for the inner product Re(u* v)."""
+    if isinstance(partial, complex):
+        return partial.conjugate()
+    return np.conj(partial) if getattr(partial, "dtype", np.dtype(float)).kind == "c" else partial
+
+
+def _as_argument(ct: Array, kind: str) -> Array:
+    """Return the cotangent of a real argument: the real part of a complex one."""
+    return np.real(ct) if kind != "c" and ct.dtype.kind == "c" else ct
+
+
+def _describe(primals: Sequence, active: Sequence[bool]) -> list[Any]:
+    return [(x.shape, x.dtype) if a else None for x, a in zip(primals, active, strict=True)]
+
+
+# --- the six constructors
+
+
+def constant(function: Callable) -> Callable:
+    """Return a rule for a piecewise constant function: it sees primals, its result is a plain array."""
+
+    def rule(*args, **kwargs):
+        check_levels(args, function.__name__)
+        args = tuple(primal_of(x) for x in args)
+        return function(*args, **{name: primal_of(x) for name, x in kwargs.items()})
+
+    rule.__name__ = function.__name__
+    return rule
+
+
+def check_levels(args: Sequence, use: str) -> None:
+    """Raise LevelError if any argument is a dual whose transform has returned."""
+    for x in args:
+        while type(x) is DualTensor:
+            x.level.check(use)
+            x = x.primal
+
+
+def elementwise(function: Callable, *partials: Callable | None, name: str = "") -> Primitive:
+    """Declare an entry-by-entry function with broadcasting.
+
+    partials: one an argument, seeing the arguments and the output; its result multiplies the tangent.
+    A boolean partial selects, a `Share` selects and divides; None marks an argument that is never a dual.
+    """
+
+    def residuals(primals, active, y):
+        ps = [p(*primals, y) if a and p else None for p, a in zip(partials, active, strict=True)]
+        return ps, _describe(primals, active), y.ndim
+
+    def push(residuals, tangents):
+        ps, _, ndim = residuals
+        total = None
+        for p, t in zip(ps, tangents, strict=True):
+            if p is not None and t is not None:
+                term = times(p, align(t, ndim))
+                total = term if total is None else total + term
+        # y = x + c must not share x's tangent: a later y[i] = v would change both.
+        shared = any(
+            total is t or getattr(total, "base", None) is t for t in tangents if t is not None
+        )
+        return np.copy(total) if shared else total
+
+    def pull(residuals, ct):
+        ps, arguments, _ = residuals
+        out = []
+        for p, argument in zip(ps, arguments, strict=True):
+            if p is None or argument is None:
+                out.append(None)
+                continue
+            shape, dtype = argument
+            term = times(_conjugate(p), ct)
+            out.append(_as_argument(unbroadcast(term, shape), dtype.kind))
+        return out
+
+    return Primitive(name or function.__name__, function, residuals, push, pull)
+
+
+def linear(function: Callable, transpose: Callable, lift: Callable | None = None, *,
+           views: bool = False, name: str = "") -> Primitive:  # fmt: skip
+    """Declare a function linear in all its array arguments together.
+
+    Parameters count axes from the end, so that most functions apply to (k, *shape) as they are;
+    lift(k, **params) returns the parameters where they must change. transpose(ct, shapes, **params)
+    returns the cotangents, one an argument (the bare array where there is one argument).
+    """
+
+    def residuals(primals, active, y, **params):
+        return [(np.shape(x), np.asarray(primal_of(x)).dtype) for x in primals], active
+
+    def push(residuals, tangents, **params):
+        arguments, _ = residuals
+        k = next(len(t) for t in tangents if t is not None)
+        full = [np.zeros((k, *shape), dtype) if t is None else t
+                for t, (shape, dtype) in zip(tangents, arguments, strict=True)]  # fmt: skip
+        return primitive(*full, **(lift(k, **params) if lift else params))
+
+    def pull(residuals, ct, **params):
+        arguments, active = residuals
+        cts = transpose(ct, [shape for shape, _ in arguments], **params)
+        cts = [cts] if len(arguments) == 1 else cts
+        return [_as_argument(c, dtype.kind) if a else None
+                for c, a, (_, dtype) in zip(cts, active, arguments, strict=True)]  # fmt: skip
+
+    primitive = Primitive(name or function.__name__, function, residuals, push, pull, views)
+    return primitive
+
+
+def bilinear(function: Callable, left: Callable, right: Callable, left_t: Callable,
+             right_t: Callable, *, name: str = "") -> Primitive:  # fmt: skip
+    """Declare a function of two arrays, linear in each.
+
+    left(ta, b) and right(a, tb) push k tangents of one argument; left_t(ct, b, shape of a) and
+    right_t(a, ct, shape of b) pull k cotangents. All take the function's parameters too.
+    """
+
+    def residuals(primals, active, y, **params):
+        a, b = primals  # each is needed only by the other's derivative, but its shape always
+        return (a if active[1] else None, b if active[0] else None, active,
+                a.shape, b.shape, a.dtype.kind, b.dtype.kind)  # fmt: skip
+
+    def push(residuals, tangents, **params):
+        a, b, *_ = residuals
+        ta, tb = tangents
+        if tb is None:
+            return left(ta, b, **params)
+        if ta is None:
+            return right(a, tb, **params)
+        return left(ta, b, **params) + right(a, tb, **params)
+
+    def pull(residuals, ct, **params):
+        a, b, active, a_shape, b_shape, a_kind, b_kind = residuals
+        cta = ctb = None
+        if active[0]:
+            cta = _as_argument(left_t(ct, _conjugate(b), a_shape, **params), a_kind)
+        if active[1]:
+            ctb = _as_argument(right_t(_conjugate(a), ct, b_shape, **params), b_kind)
+        return [cta, ctb]
+
+    return Primitive(name or function.__name__, function, residuals, push, pull)
+
+
+def reduction(function: Callable, weight: Callable, *, name: str = "") -> Primitive:
+    """Declare a function whose derivative is a weighted sum: dy = sum(w * dx) over the reduced axes.
+
+    function(x, axis=negative ints, keepdims=bool); weight(x, y with kept axes, axis) gives w.
+    """
+
+    def residuals(primals, active, y, axis, keepdims):
+        (x,) = primals
+        kept = y if keepdims else np.expand_dims(y, axis)
+        return weight(x, kept, axis), x.shape, x.dtype.kind
+
+    def push(residuals, tangents, axis, keepdims):
+        return np.sum(times(residuals[0], tangents[0]), axis=axis, keepdims=keepdims)
+
+    def pull(residuals, ct, axis, keepdims):
+        w, shape, kind = residuals
+        wide = np.broadcast_to(ct if keepdims else np.expand_dims(ct, axis), (len(ct), *shape))
+        return [_as_argument(times(_conjugate(w), wide), kind)]
+
+    return Primitive(name or function.__name__, function, residuals, push, pull)
+
+
+def custom(function: Callable, residuals: Callable, push: Callable, pull: Callable | None = None, *,
+           name: str = "") -> Primitive:  # fmt: skip
+    """Declare a function by its two linear maps; see `Primitive` for their arguments."""
+    return Primitive(name or function.__name__, function, residuals, push, pull)
+
+
+def any_dual(*args: Any) -> bool:
+    """Tell whether any argument, or an item of a list or tuple, is a dual."""
+    return find_level(args) is not None

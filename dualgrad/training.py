@@ -1,0 +1,214 @@
+"""training_step: a loss and an optimiser in, one function that does a whole step out.
+
+The step owns the parameters between calls: it writes them in place and hands out copies. That leaves
+room to keep them packed and to defer updates; today every step is forward_gradient (or the backward
+baseline) followed by optimiser.update.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import tree
+from .dual import primal_of
+from .errors import LevelError, OptionError, StructureError
+from .estimators import forward_gradient, wants_key
+from .optim import Optimiser
+from .random import Key
+from .transforms import value_and_gradient
+
+Tree = tree.Tree
+METHODS = ("forward", "backprop")
+PRECISIONS = ("fast", "exact")
+
+
+class TrainingState:
+    """What a training step needs to go on: parameters, optimiser state, key and number of steps.
+
+    Attributes:
+        params, model_state: copies, made when read. step: how many steps were taken. key: the run's.
+
+    A state is used once: `step(state, ...)` writes into its arrays and returns the next.
+    """
+
+    def __init__(self, params: Tree, optimiser_state: Tree, key: Key, step: int, model_state: Tree):
+        self._parts = {
+            "params": params,
+            "optimiser": optimiser_state,
+            "key": key,
+            "step": step,
+            "model_state": model_state,
+        }
+        self._used = False
+
+    def _get(self, name: str) -> Any:
+        if self._used:
+            raise LevelError(
+                f"state.{name}: this state went into a later step, which wrote over its arrays. Use "
+                f"the state that the step returned: state, value = step(state, *batch)."
+            )
+        return self._parts[name]
+
+    @property
+    def params(self) -> Tree:
+        return tree.map(_copied, self._get("params"))
+
+    @property
+    def model_state(self) -> Tree:
+        return tree.map(_copied, self._get("model_state"))
+
+    @property
+    def step(self) -> int:
+        return int(self._get("step"))
+
+    @property
+    def key(self) -> Key:
+        return self._get("key")
+
+    def state_tree(self) -> Tree:
+        """Return everything as one tree, for dg.save."""
+        return {name: self._get(name) for name in self._parts}
+
+    def with_state_tree(self, parts: Tree) -> "TrainingState":
+        """Return the state that a tree like state_tree() describes, for dg.load."""
+        return TrainingState(
+            parts["params"],
+            parts["optimiser"],
+            parts["key"],
+            int(parts["step"]),
+            parts["model_state"],
+        )
+
+    def __repr__(self) -> str:
+        return f"TrainingState({'used' if self._used else f'step={self.step}'})"
+
+
+def _copied(x: Any) -> Any:
+    return x.copy() if hasattr(x, "copy") and tree.is_floating(x) else x
+
+
+class TrainingStep:
+    """The function that training_step returns; see there."""
+
+    def __init__(self, gradient: Callable, optimiser: Optimiser, stateful: bool, has_aux: bool,
+                 description: str) -> None:  # fmt: skip
+        self._gradient = gradient
+        self._optimiser = optimiser
+        self._stateful = stateful
+        self._has_aux = has_aux
+        self._description = description
+
+    def init(self, params: Tree, key: Key, model_state: Tree = None) -> TrainingState:
+        """Return the state before the first step; params and model_state are copied."""
+        if not isinstance(key, Key):
+            raise OptionError(f"step.init: key={key!r}; give a dg.random.Key.")
+        if (model_state is not None) != self._stateful:
+            raise OptionError(
+                f"step.init: model_state {'given' if model_state is not None else 'missing'}, and the "
+                f"step was made with has_state={self._stateful}. Let the two agree."
+            )
+        params = tree.map(_copied, params)
+        return TrainingState(
+            params, self._optimiser.init(params), key, 0, tree.map(_copied, model_state)
+        )
+
+    def __call__(self, state: TrainingState, *batch: Any) -> tuple[TrainingState, Any]:
+        params, number, model_state = state._get("params"), state.step, state._get("model_state")
+        state_arguments = (model_state,) if self._stateful else ()
+        (value, (model_state, aux)), gradient = self._gradient(
+            params, *state_arguments, *batch, key=state.key.fold_in(number)
+        )
+        params, memory = self._optimiser.update(params, gradient, state._get("optimiser"))
+        following = TrainingState(params, memory, state.key, number + 1, model_state)
+        state._used = True
+        return following, ((value, aux) if self._has_aux else value)
+
+    def explain(self, state: TrainingState, *batch: Any) -> None:
+        """Print how the step runs."""
+        print(self._description)
+
+
+def training_step(
+    loss: Callable, optimiser: Optimiser, *, method: str = "forward", plan: bool = True,
+    precision: str = "fast", has_aux: bool = False, has_state: bool = False, **options: Any,
+) -> TrainingStep:  # fmt: skip
+    """Return step, where state, value = step(state, *batch) trains once; state = step.init(params, key).
+
+    Args:
+        loss: loss(params, [model_state,] *batch[, key=]) giving value, (value, aux), (value,
+            new_model_state) or (value, new_model_state, aux). Value has shape () or, one an example,
+            (N,), of which the mean is minimised. A loss that names `key` gets one of its own a step.
+        optimiser: from dg.optim.
+        method: "forward" estimates the gradient by forward_gradient; "backprop" computes it by vjp,
+            as the baseline.
+        plan: False runs the step eagerly. So does True in this version, which has no plans yet.
+        precision: "exact" or "fast", which allows faster kernels of less accuracy (none so far).
+        has_aux, has_state: what loss takes and returns, as above.
+        options: of forward_gradient: directions, structure, perturb, ...
+
+    Raises:
+        OptionError: an unknown method, precision or option.
+    """
+    if method not in METHODS or precision not in PRECISIONS:
+        raise OptionError(
+            f"training_step: method={method!r}, precision={precision!r}; give one of {METHODS} and of "
+            f"{PRECISIONS}."
+        )
+    known = set(inspect.signature(forward_gradient).parameters) - {
+        "loss",
+        "argnums",
+        "has_aux",
+        "with_info",
+    }
+    unknown = sorted(set(options) - known)
+    if unknown or (options and method == "backprop"):
+        raise OptionError(
+            f"training_step: options {sorted(options)} with method={method!r}. "
+            f"{'backprop takes none' if not unknown else f'unknown: {unknown}; known: {sorted(known)}'}."
+        )
+    uniform = _uniform(loss, has_state, has_aux)
+    if method == "forward":
+        gradient = forward_gradient(uniform, has_aux=True, **options)
+        settings = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "defaults"
+        description = f"eager: forward_gradient ({settings}), then optimiser.update"
+    else:
+        gradient = _backprop(uniform)
+        description = "eager: gradient by vjp, then optimiser.update"
+    return TrainingStep(gradient, optimiser, has_state, has_aux, description)
+
+
+def _uniform(loss: Callable, has_state: bool, has_aux: bool) -> Callable:
+    """Return the loss as a function that gives (value, (new model state or None, aux or None))."""
+    parts = 1 + has_state + has_aux
+
+    def run(*args, **kwargs):
+        result = loss(*args, **kwargs)
+        if parts == 1:
+            return result, (None, None)
+        if not isinstance(result, tuple) or len(result) != parts:
+            names = ["value"] + ["new_model_state"] * has_state + ["aux"] * has_aux
+            raise StructureError(f"training_step: the loss must return ({', '.join(names)}).")
+        value, *rest = result
+        return value, (rest[0] if has_state else None, rest[-1] if has_aux else None)
+
+    if wants_key(loss):
+        return lambda *args, key, **kwargs: run(*args, key=key, **kwargs)
+    return run
+
+
+def _backprop(uniform: Callable) -> Callable:
+    keyed = wants_key(uniform)
+
+    def mean(*args, **kwargs):
+        value, aux = uniform(*args, **kwargs)
+        return (np.mean(value) if np.ndim(primal_of(value)) else value), aux
+
+    exact = value_and_gradient(mean, mode="reverse", has_aux=True)
+
+    def gradient(params, *args, key):
+        more = {"key": key.fold_in("loss")} if keyed else {}
+        return exact(params, *args, **more)
+
+    return gradient

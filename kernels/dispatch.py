@@ -1,0 +1,142 @@
+"""Choose between cpu and gpu by array type, and between NumPy and numba by a committed table."""
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# From how many elements a numba loop replaces its NumPy form: where it measurably wins, and never
+# so small that a short script would pay numba's import. The rows come from
+#     OPENBLAS_NUM_THREADS=1 python benchmarks/kernels.py
+# on one core of an AMD EPYC (Zen 4, AVX-512), numpy 2.4, numba 0.68.
+THRESHOLDS = {
+    "max_pool2d": 8192,  # elements of x
+    "max_pool2d_gather": 8192,  # elements of the result
+    "max_pool2d_scatter": 8192,  # elements of ct
+    "outer_add": 16384,  # elements of w; ranks above product.cpu.LOOP_RANK stay with BLAS
+}
+
+# "table": as THRESHOLDS says; "never", "always": for tests and benchmarks of one form alone.
+numba_use = "table"
+
+# Every fast-math flag that keeps NaN and infinity: nnan and ninf would break isnan and 0 * inf.
+SAFE_FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp", "afn"})
+
+
+def by_array(function: Function) -> Function:
+    """Return function, or its gpu twin when the first argument, given by position, is a CuPy array.
+
+    function is defined in some family's cpu.py; the twin has the same name in gpu.py beside it,
+    which is imported when the first CuPy array arrives.
+    """
+    gpu_module = function.__module__.removesuffix("cpu") + "gpu"
+    name = function.__name__
+
+    @functools.wraps(function)
+    def choose(first: Any, *rest: Any, **named: Any) -> Any:
+        kind = type(first)
+        if kind is np.ndarray or not kind.__module__.startswith("cupy"):
+            return function(first, *rest, **named)
+        return getattr(importlib.import_module(gpu_module), name)(first, *rest, **named)
+
+    return choose  # type: ignore[return-value]
+
+
+def not_on_gpu(name: str) -> NotImplementedError:
+    """Return the error that a gpu twin raises while it has no CUDA kernel."""
+    return NotImplementedError(
+        f"{name} has no CUDA kernel: they come in a later release. Pass NumPy arrays instead."
+    )
+
+
+@functools.cache
+def _numba() -> ModuleType | None:
+    """Return numba, imported at the first call, or None where it is not installed."""
+    try:
+        return importlib.import_module("numba")
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        return None
+
+
+class Loop:
+    """A loop for numba, compiled for float32 or float64 at its first call with that dtype.
+
+    Args:
+        function: plain loops over C-contiguous arrays; what it calls must stand in the same file,
+            as numba's cache on disk does not see changes elsewhere.
+        arguments: one word for each argument: "r3" an array of 3 axes that is read, "w3" one that
+            is written, "w3:int8" the same with a dtype of its own, "i" an integer, "f" a number of
+            the kernel's dtype. The first argument is an array of that dtype.
+        fastmath: allow the flags of SAFE_FASTMATH.
+
+    One signature a dtype keeps compilation short: read-only and writable arrays share it.
+    """
+
+    def __init__(self, function: Callable[..., None], arguments: str, fastmath: bool) -> None:
+        self.function = function
+        self.arguments = arguments
+        self.fastmath = fastmath
+        self.compiled: dict[str, Callable[..., None]] = {}
+
+    def wins(self, name: str, size: int, *arrays: np.ndarray) -> bool:
+        """Whether to run this loop: a size of at least THRESHOLDS[name], and dtypes it can take."""
+        if numba_use == "never" or (numba_use == "table" and size < THRESHOLDS[name]):
+            return False
+        char = arrays[0].dtype.char
+        if char not in "fd" or not arrays[0].dtype.isnative:
+            return False
+        return all(array.dtype == arrays[0].dtype for array in arrays[1:]) and _numba() is not None
+
+    def __call__(self, first: np.ndarray, *rest: Any) -> None:
+        char = first.dtype.char
+        if char not in self.compiled:
+            self.compiled[char] = self._compile(char)
+        self.compiled[char](first, *rest)
+
+    def _compile(self, char: str) -> Callable[..., None]:
+        numba = _numba()
+        assert numba is not None, "ask Loop.wins first: numba is not installed"
+        types = numba.types
+        number = {"f": types.float32, "d": types.float64}[char]
+
+        def numba_type(word: str) -> Any:
+            if word in ("i", "f"):
+                return types.int64 if word == "i" else number
+            word, _, dtype = word.partition(":")
+            entry = getattr(types, dtype) if dtype else number
+            return types.Array(entry, int(word[1:]), "C", readonly=word[0] == "r")
+
+        signature = types.void(*map(numba_type, self.arguments.split()))
+        fastmath = set(SAFE_FASTMATH) if self.fastmath else False
+        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
+        try:
+            return numba.njit([signature], cache=True, **options)(self.function)
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+            return numba.njit([signature], cache=False, **options)(
+                self.function
+            )  # no folder to write
+
+
+def loop(arguments: str, *, fastmath: bool = True) -> Callable[[Callable[..., None]], Loop]:
+    """Return a decorator that turns a function into a Loop."""
+    return lambda function: Loop(function, arguments, fastmath)
+
+
+def numba_available() -> bool:
+    """Whether numba is installed. Imports it."""
+    return _numba() is not None
+
+
+def numba_loaded() -> bool:
+    """Whether numba has been imported, by anyone, without importing it."""
+    return "numba" in sys.modules
