@@ -97,13 +97,18 @@ def draw(
 
 
 def combine(direction: Array | Outer, coefficients: np.ndarray) -> Any:
-    """Return sum_i coefficients[i] direction[i]: an array of the leaf's shape, or a LowRank."""
+    """Return sum_i coefficients[i] direction[i]: an array of the leaf's shape, or a LowRank.
+
+    A single direction is scaled in place, so it is gone afterwards: it can be drawn again.
+    """
     if isinstance(direction, Outer):
         return direction.combine(coefficients)
     if isinstance(direction, Structured):
         direction = direction.dense()
     weights = coefficients.astype(direction.dtype)
-    return weights[0] * direction[0] if len(weights) == 1 else np.tensordot(weights, direction, 1)
+    if len(weights) > 1:
+        return np.tensordot(weights, direction, 1)
+    return np.multiply(direction[0], weights[0], out=direction[0])
 
 
 def gram(direction: Array | Outer) -> np.ndarray:

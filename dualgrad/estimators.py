@@ -56,6 +56,7 @@ class _Options(NamedTuple):
     chunk_size: int | None
     clip: float | None
     has_aux: bool
+    with_info: bool
 
     def check(self, scope: str) -> None:
         draws.check_choice("distribution", self.distribution, draws.DISTRIBUTIONS)
@@ -144,7 +145,7 @@ def forward_gradient(
     >>> value, g = fg(np.array([1.0, 2.0]), key=Key(0))
     """
     options = _Options(directions, distribution, structure, perturb, combine, guess, chunk_size,
-                       clip, has_aux)  # fmt: skip
+                       clip, has_aux, with_info)  # fmt: skip
     options.check(scope)
     estimate = _perturb_weights if perturb == "weights" else _perturb_activations
 
@@ -259,7 +260,7 @@ def _perturb_weights(run, params, options, key, guesses):
         for i in parameters.floating:
             g = draws.combine(part[i], coefficients[start:stop])
             total[i] = g if i not in total else total[i] + g
-    info = Info(d, parameters.gradient(again(chunks[0])) if len(chunks) == 1 else None)
+    info = Info(d, parameters.gradient(drawn((0, k)))) if options.with_info else None
     return value, parameters.gradient(total), aux, info
 
 

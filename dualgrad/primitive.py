@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .dual import Array, DualTensor, Level, Structured, different_directions, find_level, primal_of
+from .kernels.select import select
 
 
 class Node:
@@ -173,12 +174,16 @@ class Share(NamedTuple):
 def times(partial: Any, t: Array) -> Array:
     """Return partial * t; boolean partials select, so that 0 * inf never makes a NaN."""
     if type(partial) is Share:
-        return np.where(partial.mask, t, 0) / partial.count
+        return _select(partial.mask, t) / partial.count
     if getattr(partial, "dtype", None) == bool:
-        return np.where(partial, t, 0)
+        return _select(partial, t)
     if type(partial) is int and abs(partial) == 1:
         return t if partial == 1 else -t
     return partial * t
+
+
+def _select(mask: Array, t: Array) -> Array:
+    return np.where(mask, t, 0) if type(t) is DualTensor else select(np.asarray(mask), t)
 
 
 def _conjugate(partial: Any) -> Any:

@@ -22,6 +22,15 @@ THRESHOLDS = {
     "outer_add": 16384,  # elements of w; ranks above product.cpu.LOOP_RANK stay with BLAS
 }
 
+# Kernels whose numba form wins at every size: how much work to do in NumPy, all calls added up, before
+# half a second for loading numba is worth it. Both forms give the same bits.
+LOADING = {
+    "philox": 1 << 20,  # blocks of four words; a call counts as LEAST_CALL at least
+    "ndtri": 1 << 23,  # entries
+}
+LEAST_CALL = 64
+_work_so_far = dict.fromkeys(LOADING, 0)
+
 # "table": as THRESHOLDS says; "never", "always": for tests and benchmarks of one form alone.
 numba_use = "table"
 
@@ -130,6 +139,15 @@ class Loop:
 def loop(arguments: str, *, fastmath: bool = True) -> Callable[[Callable[..., None]], Loop]:
     """Return a decorator that turns a function into a Loop."""
     return lambda function: Loop(function, arguments, fastmath)
+
+
+def loading_pays(name: str, size: int) -> bool:
+    """Whether to run the numba form of a kernel of LOADING, now asked for work of a size."""
+    if numba_use == "never":
+        return False
+    _work_so_far[name] += max(size, LEAST_CALL)
+    wanted = numba_loaded() or numba_use == "always" or _work_so_far[name] > LOADING[name]
+    return wanted and numba_available()
 
 
 def numba_available() -> bool:

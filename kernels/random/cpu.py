@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..special.cpu import loops_pay, ndtri
+from ..dispatch import loading_pays
+from ..special.cpu import ndtri
 
 # The role word of a counter: what the numbers are for. Normals add NORMAL, so that they never share
 # words with signs. Roles from 32 on belong to dualgrad.random.
 MATRIX, LEFT, RIGHT, VECTOR, ACTIVITY = range(5)
 NORMAL = 16
 
-LARGE = 1 << 14  # blocks of four words from which loading numba (half a second, once) is worth it
 CHUNK = 1 << 13  # blocks NumPy works on at a time, so that temporaries stay in the cache
 
 Directions = range | tuple[int, int]
@@ -45,7 +45,7 @@ def _philox(counters: np.ndarray, key: Any) -> np.ndarray:
     """Return the words of counters, both uint32 of shape (4, blocks)."""
     first, second = (int(word) for word in key)
     words = np.empty_like(counters)
-    if loops_pay(counters.shape[1], LARGE):
+    if loading_pays("philox", counters.shape[1]):
         _compiled_philox()(counters, np.uint32(first), np.uint32(second), words)
         return words
     start = np.array([[first], [second]], np.uint32)

@@ -8,7 +8,6 @@ import numpy as np
 
 from .. import dispatch
 
-LARGE = 1 << 15  # entries from which loading numba (half a second, once) is worth it
 BLOCK = 1 << 13  # entries NumPy works on at a time, so that temporaries stay in the cache
 
 # erf: Source: W. J. Cody, Rational Chebyshev approximations for the error function, Math. Comp.
@@ -63,18 +62,6 @@ _LOG_ODD = (1.479819860511658591e-1, 1.818357216161805012e-1) + (
 _LOG_EVEN = (1.531383769920937332e-1, 2.222219843214978396e-1, 3.999999999940941908e-1)
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-1, 1.90821492927058770002e-10
 _SQRT_HALF = math.sqrt(0.5)
-
-
-def loops_pay(size: int, large: int) -> bool:
-    """Return whether to run numba's loops on `size` entries.
-
-    They are faster at every size, but loading numba takes half a second: a large array is worth it,
-    a small one uses numba where something else has loaded it.
-    """
-    if dispatch.numba_use == "never":
-        return False
-    wanted = size >= large or dispatch.numba_loaded() or dispatch.numba_use == "always"
-    return wanted and dispatch.numba_available()
 
 
 def _horner(coefficients: tuple[float, ...], x: np.ndarray) -> np.ndarray:
@@ -133,7 +120,7 @@ def ndtri(u: Any) -> np.ndarray:
     """
     u = np.asarray(u)
     dtype = u.dtype if u.dtype.kind == "f" else np.dtype(np.float64)
-    if loops_pay(u.size, LARGE):
+    if dispatch.loading_pays("ndtri", u.size):
         flat = np.ascontiguousarray(u, np.float64).reshape(-1)
         result = np.empty(u.size, np.float64)
         _ndtri_loops(flat, result)

@@ -1,0 +1,308 @@
+"""What the training examples share: options, the loop with its progress bar, checkpoints, reports."""
+
+import argparse
+import contextlib
+import json
+import math
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import dualgrad as dg
+
+EVALUATION_BATCH = 1000
+WINDOW = 200  # steps that the shown training loss is a mean of
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return value
+
+
+def learning_rate(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
+    return value
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every trainer has. None as default: the table of defaults decides."""
+    train = parser.add_argument_group("training")
+    train.add_argument("--method", choices=("forward", "backprop"), default="forward",
+                       help="forward gradient, or reverse mode as the baseline")  # fmt: skip
+    train.add_argument("--perturb", choices=("activations", "weights"), default="activations",
+                       help="what the directions of --method forward perturb (default: activations)")  # fmt: skip
+    length = train.add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs", type=positive_int, metavar="N", help="passes over the training set"
+    )
+    length.add_argument("--steps", type=positive_int, metavar="N", help="steps, instead of epochs")
+    train.add_argument("--batch-size", type=positive_int, metavar="N", help="examples a step")
+    train.add_argument(
+        "--lr", type=learning_rate, help="first learning rate; it falls to 0 as a cosine"
+    )
+    train.add_argument("--directions", type=positive_int, metavar="K", help="tangents in one pass")
+    train.add_argument("--structure", choices=("dense", "rank1"),
+                       help="of directions of weights (default: rank1)")  # fmt: skip
+    train.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    train.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    train.add_argument("--data-dir", metavar="DIR", help="folder that holds mnist/ (default: "
+                       "DUALGRAD_DATA, else a download, else a small packaged subset)")  # fmt: skip
+    output = parser.add_argument_group("output")
+    output.add_argument("--checkpoint", type=Path, metavar="PATH", help="where to save the state")
+    output.add_argument("--checkpoint-every", type=positive_int, default=1000, metavar="STEPS",
+                        help="how often (default: 1000); the last step is always saved")  # fmt: skip
+    output.add_argument(
+        "--resume", action="store_true", help="go on from --checkpoint, bit for bit"
+    )
+    output.add_argument(
+        "--json", type=Path, metavar="PATH", help="write the summary as one JSON object"
+    )
+    output.add_argument("--plot", type=Path, metavar="PATH", help="draw the loss curve as a PNG")
+    output.add_argument("--diagnose", action="store_true", help="ten times a run, compare the estimate "
+                        "with the true gradient: cosine and variance")  # fmt: skip
+
+
+def run(main, arguments: list[str] | None = None) -> int:
+    """Call main(arguments) and return the exit code: 2, with one line, for what a user can mend."""
+    try:
+        return main(arguments)
+    except (dg.DualgradError, OSError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+
+
+def need(module: str):
+    """Import what the `examples` extra brings, or say how to install it."""
+    try:
+        return __import__(module)
+    except ModuleNotFoundError as error:
+        raise dg.OptionError(
+            f'{module} is not installed; the examples need it: python -m pip install "dualgrad[examples]"'
+        ) from error
+
+
+# --- the loop
+
+
+class Run:
+    """One training run: the step function, its data, and what is reported of it."""
+
+    def __init__(self, options: argparse.Namespace, step: dg.training.TrainingStep, x, y) -> None:
+        self.options = options
+        self.step = step
+        self.x, self.y = x, y
+        self.key = dg.Key(options.seed)
+        self.losses: list[tuple[int, float]] = []
+        self.diagnoses: list[dict] = []
+
+    def settings(self) -> str:
+        """Say what a run must share with the checkpoint it resumes from."""
+        named = vars(self.options)
+        shown = (
+            "model",
+            "method",
+            "perturb",
+            "steps",
+            "batch_size",
+            "lr",
+            "directions",
+            "structure",
+            "seed",
+        )
+        return json.dumps({name: named[name] for name in shown})
+
+    def save(self, state) -> None:
+        if self.options.checkpoint:
+            dg.save(
+                self.options.checkpoint, {"state": state.state_tree(), "settings": self.settings()}
+            )
+
+    def load(self, state):
+        """Return the state that the checkpoint holds; the fresh state gives its structure."""
+        path = self.options.checkpoint
+        if path is None:
+            raise dg.OptionError("--resume needs --checkpoint PATH, the file to go on from.")
+        if not path.exists():
+            raise dg.CheckpointError(
+                f"{path}: no checkpoint there. Leave out --resume to begin one."
+            )
+        saved = dg.load(path, like={"state": state.state_tree(), "settings": ""})
+        if saved["settings"] != self.settings():
+            raise dg.OptionError(
+                f"{path} was made with {saved['settings']}, this run has {self.settings()}. "
+                f"Resume with the same options."
+            )
+        return state.with_state_tree(saved["state"])
+
+    def batches(self, first: int):
+        """Yield the batches from step `first` on, for ever."""
+        size = self.options.batch_size
+        epoch, start = divmod(first, dg.datasets.batches_per_epoch(len(self.x), size))
+        while True:
+            yield from dg.datasets.batches(
+                self.x, self.y, size, key=self.key, epoch=epoch, start=start
+            )
+            epoch, start = epoch + 1, 0
+
+    def train(self, params, diagnose=None):
+        """Return (state, finished) after all steps, or after Ctrl-C; both are saved."""
+        state = self.step.init(params, self.key.fold_in("train"))
+        if self.options.resume:
+            state = self.load(state)
+        total, first = self.options.steps, state.step
+        every = max(1, total // 10)
+        with _interruptible() as stopped, need("tqdm").tqdm(
+            total=total, initial=first, unit="step", dynamic_ncols=True, mininterval=0.5,
+        ) as bar:  # fmt: skip
+            for number, batch in zip(range(first, total), self.batches(first), strict=False):
+                if diagnose and number % every == 0:
+                    self.diagnoses.append({"step": number, **diagnose(state, *batch)})
+                state, value = self.step(state, *batch)
+                self.losses.append((number + 1, float(value)))
+                bar.update()
+                if number % 50 == 49 or number + 1 == total:
+                    bar.set_postfix_str(f"loss {self.recent_loss():.4f}")
+                if stopped:
+                    break
+                if self.options.checkpoint and (number + 1) % self.options.checkpoint_every == 0:
+                    self.save(state)
+        self.save(state)
+        return state, state.step == total
+
+    def recent_loss(self) -> float:
+        recent = [loss for _, loss in self.losses[-WINDOW:]]
+        return sum(recent) / len(recent) if recent else math.nan
+
+
+@contextlib.contextmanager
+def _interruptible():
+    """Give a list that Ctrl-C fills, so that a step in the middle of its writes is finished first."""
+    stopped: list[int] = []
+    try:
+        previous = signal.signal(signal.SIGINT, lambda number, frame: stopped.append(number))
+    except ValueError:  # not the main thread: Ctrl-C does not come here
+        yield stopped
+        return
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+# --- reports
+
+
+def evaluate(model, x, y) -> dict:
+    """Return loss and accuracy over a whole set, and the accuracy of each class."""
+    loss, right = 0.0, np.zeros(len(y), bool)
+    for start in range(0, len(y), EVALUATION_BATCH):
+        rows = slice(start, start + EVALUATION_BATCH)
+        logits = model(x[rows])
+        loss += float(np.sum(dg.nn.cross_entropy(logits, y[rows], reduction="none")))
+        right[rows] = np.argmax(logits, axis=-1) == y[rows]
+    by_class = [float(np.mean(right[y == c])) for c in range(int(y.max()) + 1)]
+    return {"loss": loss / len(y), "accuracy": float(np.mean(right)), "by_class": by_class}
+
+
+def compare_with_gradient(loss, options: dict, key: dg.Key, samples: int = 8):
+    """Return diagnose(state, *batch): cosine and relative variance of the estimate on one batch."""
+    estimate = dg.forward_gradient(loss, **options)
+    exact = dg.gradient(lambda *args: np.mean(loss(*args)), mode="reverse")
+
+    def flat(tree) -> np.ndarray:
+        return np.concatenate(
+            [np.ravel(np.asarray(g)) for g in dg.tree.leaves(tree) if g is not None]
+        )
+
+    def diagnose(state, *batch) -> dict:
+        params = state.params
+        true = flat(exact(params, *batch)).astype(float)
+        cosines, squares = [], []
+        for i in range(samples):
+            g = flat(estimate(params, *batch, key=key.fold_in(state.step).fold_in(i))[1]).astype(
+                float
+            )
+            cosines.append(g @ true / math.sqrt((g @ g) * (true @ true)))
+            squares.append((g - true) @ (g - true) / (true @ true))
+        return {"cosine": float(np.mean(cosines)), "variance": float(np.mean(squares))}
+
+    return diagnose
+
+
+def summary(
+    run: Run, state, test: dict, seconds: float, finished: bool, full_test_set: bool
+) -> dict:
+    """Return what --json writes."""
+    options = run.options
+    forward = options.method == "forward"
+    return {
+        "model": options.model,
+        "method": options.method,
+        "perturb": options.perturb if forward else None,
+        "directions": options.directions if forward else None,
+        "structure": options.structure if forward else None,
+        "parameters": dg.nn.parameter_count(state.params),
+        "steps": state.step,
+        "batch_size": options.batch_size,
+        "lr": options.lr,
+        "seed": options.seed,
+        "seconds": seconds,
+        "train_loss": run.recent_loss(),
+        "test_loss": test["loss"],
+        "test_accuracy": test["accuracy"],
+        "full_test_set": full_test_set,
+        "finished": finished,
+        "diagnose": run.diagnoses,
+    }
+
+
+def report(run: Run, result: dict, test: dict) -> None:
+    """Print the summary, and write the files that were asked for."""
+    if not result["finished"]:
+        print(f"interrupted after step {result['steps']} of {run.options.steps}")
+    print(
+        f"{result['model']}, {result['method']}: {result['steps']} steps in {result['seconds']:.1f} s, "
+        f"train loss {result['train_loss']:.4f}, test loss {result['test_loss']:.4f}, "
+        f"test accuracy {result['test_accuracy']:.4f}"
+    )
+    for row in run.diagnoses:
+        print(f"step {row['step']:>7}: cosine {row['cosine']:+.4f}, "
+              f"variance {row['variance']:.4g} |gradient|^2")  # fmt: skip
+    if run.options.json:
+        run.options.json.write_text(json.dumps(result) + "\n")
+    if run.options.plot:
+        plot(run, test)
+
+
+def plot(run: Run, test: dict) -> None:
+    """Draw the training loss, raw and smoothed, and the test accuracy of each class."""
+    need("matplotlib").use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), width_ratios=(2, 1))
+    steps, losses = np.array(run.losses or [(0, math.nan)]).T
+    width = max(1, min(WINDOW, len(losses) // 10))
+    smooth = np.convolve(losses, np.ones(width) / width, "valid")
+    left.plot(steps, losses, color="0.8", linewidth=0.5, label="each batch")
+    left.plot(steps[width - 1 :], smooth, color="C0", label=f"mean of {width}")
+    left.axhline(test["loss"], color="C1", linestyle="--", label=f"test, {test['loss']:.3f}")
+    left.set(
+        xlabel="step",
+        ylabel="loss",
+        yscale="log",
+        title=f"{run.options.model}, {run.options.method}",
+    )
+    left.legend()
+    right.bar(range(len(test["by_class"])), test["by_class"], color="C0")
+    low = min(test["by_class"])
+    right.set(xlabel="digit", ylabel="test accuracy", title=f"test accuracy {test['accuracy']:.4f}",
+              ylim=(max(0.0, 2 * low - 1.01), 1), xticks=range(len(test["by_class"])))  # fmt: skip
+    figure.tight_layout()
+    figure.savefig(run.options.plot, dpi=120)
+    pyplot.close(figure)
