@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from . import tree
-from .dual import Array, Structured
+from .dual import Array, DualTensor, Structured
 from .errors import OptionError
 from .kernels import random as kernels
+from .options import choice
 from .random import Key
 from .structured import Outer
 
@@ -22,14 +23,6 @@ DISTRIBUTIONS: dict[str, tuple[Callable, Callable]] = {
     "normal": (kernels.normal_matrix, kernels.normal_vector),
 }
 STRUCTURES = ("dense", "rank1")
-
-
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Raise OptionError unless value is one of the choices."""
-    if value not in choices:
-        raise OptionError(
-            f"{name}={value!r} does not exist; give one of {', '.join(map(repr, choices))}."
-        )
 
 
 def draw_leaf(
@@ -82,8 +75,8 @@ def draw(
     Raises:
         OptionError: an unknown distribution or structure, or less than one direction.
     """
-    check_choice("distribution", distribution, DISTRIBUTIONS)
-    check_choice("structure", structure, STRUCTURES)
+    choice("distribution", distribution, DISTRIBUTIONS)
+    choice("structure", structure, STRUCTURES)
     numbers = (0, directions) if isinstance(directions, int) else directions
     if numbers[1] <= numbers[0]:
         raise OptionError(f"directions={directions!r}; give an int >= 1.")
@@ -100,15 +93,17 @@ def combine(direction: Array | Outer, coefficients: np.ndarray) -> Any:
     """Return sum_i coefficients[i] direction[i]: an array of the leaf's shape, or a LowRank.
 
     A single direction is scaled in place, so it is gone afterwards: it can be drawn again.
+    Coefficients may be duals of an outer transform, for which a new array is made.
     """
     if isinstance(direction, Outer):
         return direction.combine(coefficients)
     if isinstance(direction, Structured):
         direction = direction.dense()
     weights = coefficients.astype(direction.dtype)
-    if len(weights) > 1:
+    if len(weights) > 1 or type(weights) is DualTensor:
         return np.tensordot(weights, direction, 1)
-    return np.multiply(direction[0], weights[0], out=direction[0])
+    direction *= weights[0]
+    return direction[0]
 
 
 def gram(direction: Array | Outer) -> np.ndarray:

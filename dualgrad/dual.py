@@ -120,6 +120,10 @@ def _check_keywords(operation: Operation, args: tuple, kwargs: dict) -> None:
             raise missing_rule(operation.name, args, kwargs, what)
 
 
+WRITERS = frozenset(
+    {np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis}
+    | {np.save, np.savetxt, np.savez, np.savez_compressed}
+)
 _FAMILIAR = (np.ndarray, np.generic, int, float, complex, list, tuple)
 
 
@@ -310,6 +314,12 @@ class DualTensor:
         ):
             return NotImplemented
         operation = OPERATIONS.get(function)
+        if function in WRITERS:
+            raise WriteError(
+                f"{name_of(function)}: it writes into a plain array or a file, where a dual would lose "
+                f"its tangent. Write x[index] = value into np.zeros_like(x) of a dual, or pass "
+                f"dg.primal(x) if the derivative is not wanted."
+            )
         if operation is None:
             raise missing_rule(name_of(function), args, kwargs)
         if kwargs and operation.differentiable:

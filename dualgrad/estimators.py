@@ -20,11 +20,12 @@ import numpy as np
 from . import directions as draws
 from . import tree
 from .dual import Array, DualTensor, Level, Structured, new_level, primal_of, split
-from .errors import OptionError, ShapeError, StructureError
+from .errors import DtypeError, OptionError, ShapeError, StructureError
 from .ops.products import conv2d_filter
+from .options import choice
 from .random import Key
 from .structured import LowRank
-from .transforms import _argument_numbers, _dense, _number, _read_only, _without_aux
+from .transforms import _argument_numbers, _closed, _dense, _number, _read_only, _without_aux
 
 Tree = tree.Tree
 COMBINE = ("mean", "projection")
@@ -59,15 +60,15 @@ class _Options(NamedTuple):
     with_info: bool
 
     def check(self, scope: str) -> None:
-        draws.check_choice("distribution", self.distribution, draws.DISTRIBUTIONS)
-        draws.check_choice("structure", self.structure, draws.STRUCTURES)
-        draws.check_choice("perturb", self.perturb, PERTURB)
-        draws.check_choice("combine", self.combine, COMBINE)
-        draws.check_choice("scope", scope, ("global",))
+        choice("distribution", self.distribution, draws.DISTRIBUTIONS)
+        choice("structure", self.structure, draws.STRUCTURES)
+        choice("perturb", self.perturb, PERTURB)
+        choice("combine", self.combine, COMBINE)
+        choice("scope", scope, ("global",))
         for name, value in (("directions", self.directions), ("chunk_size", self.chunk_size)):
             if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
                 raise OptionError(f"{name}={value!r}; give an int >= 1.")
-        if self.clip is not None and not self.clip > 0:
+        if self.clip is not None and not (isinstance(self.clip, (int, float)) and self.clip > 0):
             raise OptionError(f"clip={self.clip!r}; give the largest |derivative| to keep, > 0.")
         if self.perturb == "activations":
             for name, value, plain in (
@@ -135,7 +136,8 @@ def forward_gradient(
 
     Raises:
         OptionError: an option that does not exist or does not fit the others. ShapeError: the loss
-        gives neither () nor (N,). StructureError: no floating leaf, or no site for activations.
+        gives neither () nor (N,), or a guess has other shapes than params. DtypeError: a complex
+        leaf. StructureError: no floating leaf, or no site for activations.
 
     Source: Baydin, Pearlmutter, Syme, Wood and Torr 2022, arXiv 2202.08587, definition 1; activity
     perturbation: Ren, Kornblith, Liao and Hinton 2023, arXiv 2210.03310, section 3; projection: Fluegel
@@ -147,6 +149,7 @@ def forward_gradient(
     options = _Options(directions, distribution, structure, perturb, combine, guess, chunk_size,
                        clip, has_aux, with_info)  # fmt: skip
     options.check(scope)
+    keyed = wants_key(loss)
     estimate = _perturb_weights if perturb == "weights" else _perturb_activations
 
     def fg(*args: Any, key: Key, **kwargs: Any) -> tuple:
@@ -155,19 +158,17 @@ def forward_gradient(
         numbers = _argument_numbers(argnums, args, "dg.forward_gradient")
         chosen = tuple(args[n] for n in numbers)
         params = chosen[0] if isinstance(argnums, int) else chosen
-        if wants_key(loss):
+        if keyed:
             kwargs["key"] = key.fold_in("loss")
 
+        closed = _closed(loss, args, numbers, kwargs)
+
         def run(replaced: Tree) -> Any:
-            full = list(args)
-            for n, x in zip(
-                numbers, (replaced,) if isinstance(argnums, int) else replaced, strict=True
-            ):
-                full[n] = x
-            return loss(*full, **kwargs)
+            return closed(*((replaced,) if isinstance(argnums, int) else replaced))
 
         made = _guesses(guess, params, args, key) if guess is not None else None
         value, gradient, aux, info = estimate(run, params, options, key.fold_in("directions"), made)
+        gradient = tree.map(_without_dual_factors, gradient)
         value = (value, aux) if has_aux else value
         return (value, gradient, info) if with_info else (value, gradient)
 
@@ -180,7 +181,23 @@ def _guesses(guess: Any, params: Tree, args: tuple, key: Key) -> list[list]:
         guess = guess(*args, key=key.fold_in("guess"))
     structure = tree.flatten(params)[1]
     guesses = guess if isinstance(guess, list) and tree.flatten(guess)[1] != structure else [guess]
-    return [tree.leaves_like(g, structure, "forward_gradient: guess and params") for g in guesses]
+    if not guesses:
+        raise OptionError("dg.forward_gradient: guess=[] has no direction; give one or more.")
+    rows = [tree.leaves_like(g, structure, "forward_gradient: guess and params") for g in guesses]
+    for row in rows:
+        for path, x, v in zip(tree.paths(params), tree.leaves(params), row, strict=True):
+            if tree.is_floating(x) and np.shape(v) != np.shape(x):
+                raise ShapeError(
+                    f"dg.forward_gradient: parameter {path!r} has shape {np.shape(x)} and the guess "
+                    f"{np.shape(v)}. Give directions of the parameters' shapes."
+                )
+    return rows
+
+
+def _without_dual_factors(g: Any) -> Any:
+    """Return a leaf as an array if its factors are duals, whose outer transform reads arrays."""
+    factored = isinstance(g, LowRank) and DualTensor in (type(g.left), type(g.right))
+    return g.dense() if factored else g
 
 
 class _Parameters:
@@ -198,6 +215,12 @@ class _Parameters:
             raise StructureError(
                 "dg.forward_gradient: params has no floating leaf. Give floating arrays (x.astype(float))."
             )
+        for i in self.floating:
+            if self.leaves[i].dtype.kind == "c":
+                raise DtypeError(
+                    f"dg.forward_gradient: parameter {self.paths[i]!r} is complex, and directions are "
+                    f"real. Keep the real and the imaginary part as two parameters."
+                )
 
     def tree(self, at: dict[int, Any], otherwise: Callable[[Any], Any]) -> Tree:
         leaves = [at[i] if i in at else otherwise(x) for i, x in enumerate(self.leaves)]
@@ -251,9 +274,8 @@ def _perturb_weights(run, params, options, key, guesses):
     d = options.clipped(derivatives[0] if len(chunks) == 1 else np.concatenate(derivatives))
 
     again = (lambda numbers: carriers) if len(chunks) == 1 else drawn  # the same bits, not stored
-    coefficients = d / k
-    if options.combine == "projection":
-        coefficients = _projection(d, again, chunks, parameters.floating)
+    mean = options.combine == "mean"
+    coefficients = d / k if mean else _projection(d, again, chunks, parameters.floating)
     total: dict[int, Any] = {}
     for start, stop in chunks:
         part = again((start, stop))
@@ -266,10 +288,7 @@ def _perturb_weights(run, params, options, key, guesses):
 
 def _projection(d, again, chunks, floating):
     """Return (B'B)^-1 d, the coefficients of the gradient's projection on the span of directions."""
-    if len(chunks) > 1:  # inner products between chunks need all directions at once
-        everything = again((0, chunks[-1][1]))
-    else:
-        everything = again(chunks[0])
+    everything = again((0, chunks[-1][1]))  # inner products between chunks need all at once
     gram = sum(draws.gram(everything[i]).astype(np.float64) for i in floating)
     return np.linalg.lstsq(gram, d.astype(np.float64), rcond=None)[0].astype(d.dtype)
 
@@ -336,17 +355,15 @@ class ActivityRun:
         )
         if rectified:
             noise *= plain > 0  # a unit that is off has derivative 0: noise there is only variance
-        self.sites.append(Site(_path(w), _path(b), split(x, self.level)[0], noise, weight_gradient))
+        weight, bias = (p.carrier.path if is_pending(p, self) else None for p in (w, b))
+        self.sites.append(Site(weight, bias, split(x, self.level)[0], noise, weight_gradient))
         return DualTensor(primal, noise if carrier is None else _dense(carrier) + noise, self.level)
 
 
-def _path(w: Any) -> str | None:
-    return w.carrier.path if is_pending(w) else None
-
-
-def is_pending(w: Any) -> bool:
-    """Tell whether w is a parameter that a site may take."""
-    return type(w) is DualTensor and type(w.carrier) is Pending
+def is_pending(w: Any, run: ActivityRun | None = None) -> bool:
+    """Tell whether w is a parameter that a site may take; of this run, if one is given."""
+    pending = type(w) is DualTensor and type(w.carrier) is Pending
+    return pending and (run is None or w.carrier.run is run)
 
 
 def at_site(affine: Callable, weight_gradient: Callable, x: Array, w: Array, b: Array | None,
@@ -359,8 +376,8 @@ def at_site(affine: Callable, weight_gradient: Callable, x: Array, w: Array, b: 
     if pending is None:
         return affine(x, w, b)
     pending.level.check("a layer")
-    plain_w, plain_b = (p.primal if is_pending(p) else p for p in (w, b))
     run = pending.carrier.run
+    plain_w, plain_b = (p.primal if is_pending(p, run) else p for p in (w, b))
     return run.perturb(affine(x, plain_w, plain_b), x, w, b, activation == "relu", weight_gradient)
 
 
@@ -407,10 +424,8 @@ def _perturb_activations(run, params, options, key, guesses):
             add(path, draws.combine(v, np.sum(scaled, axis=1)))
     gradient = {}
     for i in parameters.floating:
-        x = parameters.leaves[i]
-        gradient[i] = total.get(parameters.paths[i])
-        if gradient[i] is None:  # the loss never used it
-            gradient[i] = np.zeros(x.shape, x.dtype)
+        x, path = parameters.leaves[i], parameters.paths[i]
+        gradient[i] = total[path] if path in total else np.zeros(x.shape, x.dtype)  # never used
     d = derivatives[0] if len(derivatives) == 1 else np.concatenate(derivatives)
     return value, parameters.gradient(gradient), aux, Info(d, None)
 
@@ -428,7 +443,7 @@ def _check_examples(losses: Array, sites: list[Site]) -> None:
             f'dg.nn.cross_entropy(logits, labels, reduction="none").'
         )
     for number, site in enumerate(sites):
-        if site.noise.shape[1] != losses.shape[0]:
+        if site.noise.ndim < 3 or site.noise.shape[1] != losses.shape[0]:
             raise ShapeError(
                 f'perturb="activations": the loss has {losses.shape[0]} examples, and site {number} '
                 f"gave shape {site.noise.shape[1:]}. The first axis of every layer's result must be "

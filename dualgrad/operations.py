@@ -26,12 +26,15 @@ OPERATIONS: dict[Callable, Operation] = {}
 METHODS: dict[tuple[Callable, str], Callable] = {}  # (np.add, "reduce") and its like
 
 
-def implements(*functions: Callable, differentiable: bool = True) -> Callable:
+def implements(
+    *functions: Callable, differentiable: bool = True, family: str | None = None
+) -> Callable:
     """Enter a rule into the operation table, under each of the given functions."""
+    given = family
 
     def enter(rule: Callable) -> Callable:
         keywords = frozenset(signature(rule).parameters) if isfunction(rule) else frozenset()
-        family = (getattr(rule, "__module__", None) or "").rpartition(".")[2]
+        family = given or (getattr(rule, "__module__", None) or "").rpartition(".")[2]
         for function in functions:
             OPERATIONS[function] = Operation(
                 name_of(function), rule, family, differentiable, keywords
@@ -50,5 +53,5 @@ def name_of(function: Callable) -> str:
     package, _, module = function.__module__.partition(".")
     prefix = {"numpy": "np", "dualgrad": "dg"}.get(package, package)
     if package == "dualgrad":
-        module = "nn" if module == "ops.neural" else ""
+        module = "nn"
     return ".".join(part for part in (prefix, module, function.__name__) if part)

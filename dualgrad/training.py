@@ -16,6 +16,7 @@ from .dual import primal_of
 from .errors import LevelError, OptionError, StructureError
 from .estimators import forward_gradient, wants_key
 from .optim import Optimiser
+from .options import choice
 from .random import Key
 from .transforms import value_and_gradient
 
@@ -86,7 +87,7 @@ class TrainingState:
 
 
 def _copied(x: Any) -> Any:
-    return x.copy() if hasattr(x, "copy") and tree.is_floating(x) else x
+    return x.copy() if hasattr(x, "copy") and hasattr(x, "dtype") else x
 
 
 class TrainingStep:
@@ -151,11 +152,8 @@ def training_step(
     Raises:
         OptionError: an unknown method, precision or option.
     """
-    if method not in METHODS or precision not in PRECISIONS:
-        raise OptionError(
-            f"training_step: method={method!r}, precision={precision!r}; give one of {METHODS} and of "
-            f"{PRECISIONS}."
-        )
+    choice("method", method, METHODS)
+    choice("precision", precision, PRECISIONS)
     known = set(inspect.signature(forward_gradient).parameters) - {
         "loss",
         "argnums",

@@ -24,9 +24,11 @@ from .dual import (
     tangent_like,
 )
 from .errors import DualgradError, LevelError, OptionError, ShapeError, StructureError
+from .options import choice
 from .primitive import Node, Primitive
 
 Tree = tree.Tree
+MODES = ("forward", "reverse")
 
 # --- arguments and results
 
@@ -308,17 +310,12 @@ def _one_or_all(items: tuple, argnums: Any) -> Any:
     return items[0] if isinstance(argnums, int) else items
 
 
-def _check_mode(mode: str, where: str) -> None:
-    if mode not in ("forward", "reverse"):
-        raise OptionError(f'{where}: mode={mode!r}; give "forward" or "reverse".')
-
-
 def value_and_jacobian(
     f: Callable, argnums: int | Sequence[int] = 0, *, mode: str = "forward",
     chunk_size: int | None = None, has_aux: bool = False,
 ) -> Callable:  # fmt: skip
     """Return the function that gives (f(x), Jacobian), or ((f(x), aux), Jacobian); see jacobian."""
-    _check_mode(mode, "dg.jacobian")
+    choice("mode", mode, MODES)
 
     def value_and_j(*args, **kwargs):
         numbers = _argument_numbers(argnums, args, "dg.jacobian")
@@ -464,7 +461,7 @@ def hvp(f: Callable, primals: Sequence, tangents: Sequence, *, mode: str = "forw
     >>> hvp(lambda x: np.sum(x**3), (np.array([1.0, 2.0]),), (np.ones(2),))
     array([ 6., 12.])
     """
-    _check_mode(mode, "dg.hvp")
+    choice("mode", mode, MODES)
     numbers = 0 if len(primals) == 1 else tuple(range(len(primals)))
     return jvp(gradient(f, numbers, mode=mode), primals, tangents)[1]
 

@@ -35,7 +35,7 @@ DEFAULTS = {  # (lr, directions, epochs); batches of 64, cosine to 0
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = trainer.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=MODELS, default="mlp",
@@ -58,6 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
+    trainer.check_outputs(options)
     (x, y), (x_test, y_test) = dg.datasets.mnist(options.data_dir)
     per_epoch = dg.datasets.batches_per_epoch(len(x), options.batch_size)
     options.steps = options.steps or options.epochs * per_epoch

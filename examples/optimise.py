@@ -1,18 +1,20 @@
 """Minimise the functions of Beale and Rosenbrock by forward gradient, beside gradient descent.
 
-A forward gradient takes one random direction v and one forward pass, which gives f and its derivative
-d along v. The estimate of the gradient is d v: right on average, because E[v v'] is the identity.
-For one set of parameters that is all in dg.forward_gradient:
+A forward gradient takes a random direction v and one forward pass, which gives f and d, the
+derivative of f along v. The estimate of the gradient is d v. It is right on average: d is the inner
+product of the gradient with v, and the entries of v are independent with mean 0 and variance 1.
+dg.forward_gradient does it for any tree of parameters:
 
     estimate = dg.forward_gradient(lambda p: beale(p[0], p[1]))
     value, gradient = estimate(np.array([0.0, 0.5]), key=dg.Key(0))
 
-Here the same is written out (`forward_gradient_descent`), for all runs at once: the functions work entry
-by entry, so one pass serves many runs, each along directions of its own.
+Below, forward_gradient_descent has it written out, for many runs in one pass: the functions work
+entry by entry, so each run has its own point, its own directions and its own derivatives.
 
     python examples/optimise.py --function beale --plot beale.png
 
-The settings are those of Baydin, Pearlmutter, Syme, Wood and Torr 2022, arXiv 2202.08587, section 5.1.
+Starts, rates and numbers of iterations are those of Baydin, Pearlmutter, Syme, Wood and Torr 2022,
+arXiv 2202.08587. They draw normal directions; random signs, the default here, scatter less.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,7 +62,7 @@ class Problem(NamedTuple):
 PROBLEMS = {
     "beale": Problem("Beale", beale, (0.0, 0.5), (3.0, 0.5), 0.01, 1_000, (-0.6, 3.8), (-0.8, 1.3)),
     "rosenbrock": Problem(
-        "Rosenbrock", rosenbrock, (-1.0, 0.0), (1.0, 1.0), 5e-4, 25_000, (-1.5, 1.5), (-0.5, 1.5)
+        "Rosenbrock", rosenbrock, (-1.0, 0.0), (1.0, 1.0), 5e-4, 25_000, (-1.5, 1.5), (-0.7, 1.5)
     ),
 }
 
@@ -83,7 +85,7 @@ class Runs(NamedTuple):
 def random_directions(keys: list[dg.Key], k: int, distribution: str) -> Iterator[np.ndarray]:
     """Yield for each step k directions of every run, of shape (2, k, runs).
 
-    Each run draws from a key of its own, so its directions do not depend on how many runs there are.
+    Each run has a key of its own, so its directions do not depend on the number of runs.
     """
     draw = {"rademacher": dg.random.rademacher, "normal": dg.random.normal}[distribution]
     block = 0
@@ -93,9 +95,9 @@ def random_directions(keys: list[dg.Key], k: int, distribution: str) -> Iterator
 
 
 def forward_gradient_descent(
-    problem: Problem, keys: list[dg.Key], k: int, distribution: str, steps: Any
+    problem: Problem, keys: list[dg.Key], k: int, distribution: str, steps: Iterable
 ) -> Runs:
-    """Return one run of forward gradient descent for each key; steps is an iterable of 0, 1, ..."""
+    """Return one run of forward gradient descent for each key, a step for each item of steps."""
     points = np.repeat(np.array(problem.start)[:, None], len(keys), axis=1)  # (2, runs)
     values, path = [], [points.copy()]
     began = time.perf_counter()
@@ -109,8 +111,8 @@ def forward_gradient_descent(
     return Runs(np.array([*values, problem.function(*points)]), np.array(path), seconds)
 
 
-def gradient_descent(problem: Problem, steps: Any) -> Runs:
-    """Return the run of gradient descent with the exact gradient: one, there is nothing random."""
+def gradient_descent(problem: Problem, steps: Iterable) -> Runs:
+    """Return gradient descent with the exact gradient: one run, for there is nothing random."""
     exact = dg.value_and_gradient(problem.function, argnums=(0, 1))
     point = np.array(problem.start)
     values, path = [], [point.copy()]
@@ -191,33 +193,42 @@ def plot(path: Path, results: list[tuple[Problem, Runs, Runs]]) -> None:
     figure.savefig(path, format="png")
 
 
+def shown(numbers: np.ndarray) -> np.ndarray:
+    """Return numbers with nan, which is not drawn, where a run has left every sensible range."""
+    return np.where(np.abs(numbers) < 1e9, numbers, np.nan)
+
+
 def draw_plane(figure: Any, axes: Any, problem: Problem, forward: Runs, exact: Runs) -> None:
     """Draw the contours of the function and the way of some runs over them."""
     from matplotlib.colors import LogNorm
 
+    def way(runs: Runs, run: int) -> np.ndarray:
+        return shown(runs.points[:, :, run]).T
+
     x, y = np.meshgrid(np.linspace(*problem.xlim, 400), np.linspace(*problem.ylim, 400))
     levels = np.logspace(-3, 3, 19)
-    colours = {"levels": levels, "norm": LogNorm(levels[0], levels[-1]), "extend": "both"}
-    height = axes.contourf(x, y, problem.function(x, y), cmap="Greys", alpha=0.6, **colours)
+    z, light = problem.function(x, y), LogNorm(levels[0], 1e8)  # the runs stand out on light greys
+    height = axes.contourf(x, y, z, levels, cmap="Greys", norm=light, extend="min")
+    axes.contour(x, y, z, levels, colors="0.5", linewidths=0.4)
+    axes.plot(*way(exact, 0), color=EXACT, lw=4, solid_joinstyle="round", label="gradient descent")
     for run in range(min(DRAWN_RUNS, forward.values.shape[1])):
         label = None if run else "forward gradient, single runs"
-        axes.plot(*forward.points[:, :, run].T, color=FORWARD, lw=0.9, alpha=0.85, label=label)
-    axes.plot(*exact.points[:, :, 0].T, color=EXACT, lw=2.6, label="gradient descent")
+        axes.plot(*way(forward, run), color=FORWARD, lw=1, alpha=0.9, label=label)
     marks = {"ls": "none", "mec": INK, "zorder": 5}
     axes.plot(*problem.start, marker="o", ms=9, mfc="white", label="start", **marks)
     axes.plot(*problem.minimum, marker="*", ms=17, mfc="#F0E442", label="minimum", **marks)
     axes.set(xlim=problem.xlim, ylim=problem.ylim, xlabel="x", ylabel="y")
     axes.set_title(f"{problem.title}: the way down")
-    axes.legend(loc="lower left", framealpha=0.9, fontsize=9)
+    axes.legend(loc="lower right", framealpha=0.9, fontsize=9)
     bar = figure.colorbar(height, ax=axes, ticks=10.0 ** np.arange(-3, 4), pad=0.02)
-    bar.set_label("f(x, y)")
+    bar.ax.set_title("f(x, y)", fontsize=10)
 
 
 def draw_curve(axes: Any, problem: Problem, forward: Runs, exact: Runs) -> None:
     """Draw f against the iteration: median and range of the runs, and gradient descent."""
     last = problem.iterations
     at = np.unique(np.linspace(0, last, 1_000).astype(int))  # as many as the picture can show
-    values = np.where(np.isfinite(forward.values[at]), forward.values[at], np.nan)
+    values = shown(forward.values[at])
     runs = values.shape[1]
     if runs > 1:
         lowest, highest = np.min(values, axis=1), np.max(values, axis=1)
@@ -225,7 +236,7 @@ def draw_curve(axes: Any, problem: Problem, forward: Runs, exact: Runs) -> None:
         axes.fill_between(at, lowest, highest, color=FORWARD, alpha=0.25, lw=0, label=label)
     label = "forward gradient, median" if runs > 1 else "forward gradient"
     axes.plot(at, np.median(values, axis=1), color=FORWARD, lw=2, label=label)
-    line = np.where(np.isfinite(exact.values[at, 0]), exact.values[at, 0], np.nan)
+    line = shown(exact.values[at, 0])
     axes.plot(at, line, color=EXACT, lw=2.2, ls=(0, (5, 2)), label="gradient descent")
     axes.set(xlim=(0, last), xlabel="iteration", ylabel="f(x, y)", yscale="log")
     axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
@@ -274,7 +285,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     option("--seed", type=int, default=0, help="seed of the first run; the next ones follow on it")
     option("--iterations", type=whole, metavar="N", help="default 1000 (Beale), 25000 (Rosenbrock)")
     option("--lr", type=rate, metavar="X", help="constant rate, default 0.01 (Beale), 5e-4")
-    option("--distribution", choices=["rademacher", "normal"], default="normal")
+    option("--distribution", choices=["rademacher", "normal"], default="rademacher")
     option("--directions", type=whole, default=1, metavar="K", help="in each step (default 1)")
     option("--plot", type=file_in_folder, default="optimise.png", metavar="PATH", help="a PNG file")
     option("--json", type=file_in_folder, metavar="PATH", help="write the figures to this file too")
@@ -291,15 +302,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def write(options: argparse.Namespace, results: list, report: dict[str, Any]) -> None:
+    """Write the JSON file, if one is wanted, and the picture."""
+    if options.json:
+        chosen = {name: getattr(options, name) for name in ("seeds", "seed", "directions")}
+        content = {**chosen, "distribution": options.distribution, "functions": report}
+        options.json.write_text(json.dumps(without_nan(content), indent=2) + "\n")
+    plot(options.plot, results)
+    print(f"picture: {options.plot}")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Minimise, print a table for each function, write the picture; return the exit code."""
     options = parse(argv)
     from tqdm import tqdm
 
     keys = [dg.Key(options.seed + run) for run in range(options.seeds)]
-    settings = (
-        f"{options.seeds} runs, {options.directions} {options.distribution} directions a step"
-    )
+    settings = f"{options.seeds} runs at once, k = {options.directions}, {options.distribution}"
     results, report = [], {}
     for name in PROBLEMS if options.function == "both" else [options.function]:
         problem = PROBLEMS[name]
@@ -318,12 +337,11 @@ def main(argv: list[str] | None = None) -> int:
         report[name] = summary(problem, forward, exact)
         results.append((problem, forward, exact))
         print(table(problem, report[name], settings), flush=True)
-    plot(options.plot, results)
-    print(f"picture: {options.plot}")
-    if options.json:
-        chosen = {name: getattr(options, name) for name in ("seeds", "seed", "directions")}
-        content = {**chosen, "distribution": options.distribution, "functions": report}
-        options.json.write_text(json.dumps(without_nan(content), indent=2) + "\n")
+    try:
+        write(options, results, report)
+    except OSError as error:
+        print(f"optimise.py: cannot write {error.filename or 'a result'}: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

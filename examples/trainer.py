@@ -16,6 +16,17 @@ EVALUATION_BATCH = 1000
 WINDOW = 200  # steps that the shown training loss is a mean of
 
 
+class DivergedError(ArithmeticError):
+    """The loss or a parameter is no longer a finite number."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line, without the list of all options."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message} (--help lists the options)\n")
+
+
 def positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -69,12 +80,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(main, arguments: list[str] | None = None) -> int:
-    """Call main(arguments) and return the exit code: 2, with one line, for what a user can mend."""
+    """Call main(arguments) and return the exit code.
+
+    It is 2, with one line, for what a user can mend; 1 for training that diverged; 130 for Ctrl-C.
+    """
     try:
         return main(arguments)
-    except (dg.DualgradError, OSError) as error:
+    except (dg.DualgradError, OSError, DivergedError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, DivergedError) else 2
+    except KeyboardInterrupt:  # outside the training loop, which finishes its step first
+        print("error: interrupted", file=sys.stderr)
+        return 130
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Raise OptionError for a file that could not be written at the end, and the run be lost."""
+    for name in ("checkpoint", "json", "plot"):
+        path = getattr(options, name)
+        if path and (path.is_dir() or not path.parent.is_dir()):
+            raise dg.OptionError(f"--{name} {path}: give a file in a folder that exists.")
+    if options.plot:
+        need("matplotlib")
 
 
 def need(module: str):
@@ -118,10 +145,20 @@ class Run:
         return json.dumps({name: named[name] for name in shown})
 
     def save(self, state) -> None:
+        """Write the checkpoint, if there is one; a state that is not finite raises DivergedError."""
+        parts = state.state_tree()
+        if not all(np.isfinite(x).all() for x in dg.tree.parameters(parts["params"]).values()):
+            raise self.diverged("a parameter", state.step)
         if self.options.checkpoint:
-            dg.save(
-                self.options.checkpoint, {"state": state.state_tree(), "settings": self.settings()}
-            )
+            dg.save(self.options.checkpoint, {"state": parts, "settings": self.settings()})
+
+    def diverged(self, what: str, step: int) -> DivergedError:
+        path = self.options.checkpoint
+        kept = f" {path} holds the last state saved before." if path and path.exists() else ""
+        return DivergedError(
+            f"training diverged: {what} is not finite at step {step}.{kept} "
+            f"Lower --lr (now {self.options.lr:g})."
+        )
 
     def load(self, state):
         """Return the state that the checkpoint holds; the fresh state gives its structure."""
@@ -157,13 +194,15 @@ class Run:
             state = self.load(state)
         total, first = self.options.steps, state.step
         every = max(1, total // 10)
-        with _interruptible() as stopped, need("tqdm").tqdm(
+        with _interruptible() as stopped, np.errstate(all="ignore"), need("tqdm").tqdm(
             total=total, initial=first, unit="step", dynamic_ncols=True, mininterval=0.5,
         ) as bar:  # fmt: skip
             for number, batch in zip(range(first, total), self.batches(first), strict=False):
                 if diagnose and number % every == 0:
                     self.diagnoses.append({"step": number, **diagnose(state, *batch)})
                 state, value = self.step(state, *batch)
+                if not math.isfinite(value):
+                    raise self.diverged("the loss", number + 1)
                 self.losses.append((number + 1, float(value)))
                 bar.update()
                 if number % 50 == 49 or number + 1 == total:
@@ -172,7 +211,7 @@ class Run:
                     break
                 if self.options.checkpoint and (number + 1) % self.options.checkpoint_every == 0:
                     self.save(state)
-        self.save(state)
+            self.save(state)
         return state, state.step == total
 
     def recent_loss(self) -> float:

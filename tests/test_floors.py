@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up; a package stands for all modules in it.
 FLOORS = [
     {"kernels"},
-    {"errors", "dual", "tree", "operations", "methods"},
+    {"errors", "dual", "tree", "operations", "methods", "array_api", "options"},
     {"random", "primitive"},
     {"ops", "special"},
     {"structured"},

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import OptionError
+from ..options import count, pair
 from ..random import Key
 from . import functional
-from .module import STATIC, Array, Module, count, floating_dtype, kaiming_uniform, pair
+from .module import STATIC, Array, Module, floating_dtype, kaiming_uniform
 
 Padding = str | int | tuple | list
 

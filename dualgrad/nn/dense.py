@@ -7,9 +7,10 @@ import numpy as np
 
 from .. import random
 from ..errors import DtypeError, OptionError
+from ..options import count
 from ..random import Key
 from . import functional
-from .module import Array, Module, count, floating_dtype, kaiming_uniform
+from .module import Array, Module, floating_dtype, kaiming_uniform
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)

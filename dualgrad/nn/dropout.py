@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 
 from .. import random
+from ..options import fraction
 from ..random import Key
-from .module import STATIC, Array, Module, fraction
+from .module import STATIC, Array, Module
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)

@@ -56,6 +56,15 @@ def activation_function(name: str | None) -> Callable[[Array], Array]:
     return ACTIVATIONS[name]
 
 
+def _check_bias(name: str, b: Array | None, shape: tuple[int, ...]) -> None:
+    """Refuse a bias that only broadcasting would fit: a site's gradient has one entry a unit."""
+    if b is not None and np.shape(b) != shape[-1:]:
+        raise ShapeError(
+            f"{name}: b has shape {np.shape(b)}, and w {shape}. Give b as {shape[-1:]}, a number "
+            f"for each output."
+        )
+
+
 def linear(x: Array, w: Array, b: Array | None = None, *, activation: str | None = None) -> Array:
     """Return activation(x @ w + b), shape (..., n_out); a site of activity perturbation.
 
@@ -71,6 +80,7 @@ def linear(x: Array, w: Array, b: Array | None = None, *, activation: str | None
             f"with n_in entries along its last axis."
         )
     shape = np.shape(w)
+    _check_bias("linear", b, shape)
     z = at_site(
         lambda x, w, b: np.matmul(x, w) if b is None else np.matmul(x, w) + b,
         lambda x, s: linear_weight_gradient(x, s, shape),
@@ -94,6 +104,7 @@ def conv2d(
     function = activation_function(activation)
     window = products.canonical_window(x, w, stride, padding, dilation, groups)
     shape = np.shape(w)
+    _check_bias("conv2d", b, shape)
     z = at_site(
         lambda x, w, b: products.conv2d_core(x, w, **window)
         if b is None

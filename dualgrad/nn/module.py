@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-import numbers
 from typing import Any
 
 import numpy as np
 
 from .. import random, tree
-from ..errors import DtypeError, OptionError, ShapeError
+from ..errors import DtypeError, ShapeError
 from ..random import Key
 from ..tree import Tree
 
@@ -70,37 +69,6 @@ def floating_dtype(where: str, dtype: Any) -> np.dtype:
             f"{where}: parameters of dtype {dtype} cannot train. Give float16, 32 or 64."
         )
     return dtype
-
-
-def count(where: str, name: str, value: Any) -> int:
-    """Return value as an int; raise OptionError unless it is a whole number >= 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise OptionError(f"{where}: {name} is {value!r}. Give a whole number of at least 1.")
-    return int(value)
-
-
-def pair(where: str, name: str, value: Any) -> tuple[int, int]:
-    """Return (height, width) from one whole number >= 1 or two; else raise OptionError."""
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise OptionError(f"{where}: {name} is {value!r}. Give one number or (height, width).")
-        return count(where, name, value[0]), count(where, name, value[1])
-    number = count(where, name, value)
-    return number, number
-
-
-def positive(where: str, name: str, value: Any) -> float:
-    """Return value as a float; raise OptionError unless it is a finite number above zero."""
-    if not (isinstance(value, numbers.Real) and 0 < float(value) < math.inf):
-        raise OptionError(f"{where}: {name} is {value!r}. Give a finite number above zero.")
-    return float(value)
-
-
-def fraction(where: str, name: str, value: Any) -> float:
-    """Return value as a float; raise OptionError unless 0 <= value < 1."""
-    if not (isinstance(value, numbers.Real) and 0 <= float(value) < 1):
-        raise OptionError(f"{where}: {name} is {value!r}. Give a number in [0, 1).")
-    return float(value)
 
 
 def check_trailing(where: str, x: Array, shape: tuple[int, ...], least: int, fix: str) -> None:

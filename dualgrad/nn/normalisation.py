@@ -8,8 +8,9 @@ import numpy as np
 
 from ..dual import primal_of
 from ..errors import OptionError, ShapeError
+from ..options import count, fraction, positive
 from ..random import Key
-from .module import STATIC, Array, Module, check_trailing, count, floating_dtype, fraction, positive
+from .module import STATIC, Array, Module, check_trailing, floating_dtype
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)

@@ -110,7 +110,7 @@ def _unit(x, y):
 
 
 for _function, _partials in SMOOTH.items():
-    implements(_function)(elementwise(_function, *_partials))
+    implements(_function, family="elementwise")(elementwise(_function, *_partials))
 
 PIECEWISE_CONSTANT = """
     sign heaviside floor ceil rint trunc fix floor_divide around round spacing

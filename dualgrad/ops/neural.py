@@ -9,9 +9,10 @@ from ..errors import OptionError, ShapeError
 from ..kernels import pool, special
 from ..kernels import softmax as softmax_kernels
 from ..operations import implements
+from ..options import choice, pair
 from ..primitive import custom, elementwise, linear
 from . import products, reductions
-from .products import _array, pair
+from .products import _array
 
 
 def public(function):
@@ -164,8 +165,7 @@ def mse(prediction: Array, target: Array, reduction: str = "mean") -> Array:
 
 
 def _reduced(losses, reduction, name):
-    if reduction not in ("mean", "none"):
-        raise OptionError(f'{name}: reduction={reduction!r}; give "mean" or "none".')
+    choice(f"{name}: reduction", reduction, ("mean", "none"))
     return np.mean(losses) if reduction == "mean" else losses
 
 
@@ -173,7 +173,7 @@ def _reduced(losses, reduction, name):
 
 
 def _windows(x, size, name):
-    x, size = _array(x), pair(size, "size")
+    x, size = _array(x), pair(name, "size", size)
     if x.ndim != 4 or x.shape[1] < size[0] or x.shape[2] < size[1]:
         raise ShapeError(
             f"{name}: x {x.shape} with windows {size}. Give images (N, height, width, channels) at "

@@ -8,6 +8,7 @@ from ..dual import Array, DualTensor
 from ..errors import OptionError, ShapeError
 from ..kernels import conv
 from ..operations import implements
+from ..options import pair
 from ..primitive import Primitive, align, bilinear, unbroadcast
 
 # --- matmul of operands with at least two axes; the direction axis k folds into rows where it can
@@ -356,7 +357,7 @@ def conv2d(x: Array, w: Array, *, stride=1, padding=0, dilation=1, groups: int =
 def canonical_window(x, w, stride, padding, dilation, groups) -> dict:
     """Return the parameters of conv2d_core, checked: pairs of ints, and pairs of pairs for padding."""
     _check_conv(x, w, groups)
-    stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
+    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
     pads = _padding(padding, x.shape[1:3], w.shape[:2], stride, dilation)
     for size, (before, after), window, gap in zip(
         x.shape[1:3], pads, w.shape, dilation, strict=False
@@ -381,14 +382,6 @@ def _check_conv(x, w, groups):
             f"{w.shape[3]}, with groups={groups} (x {x.shape}, w {w.shape}). Give x as (N, height, "
             f"width, channels), w as (height, width, channels // groups, out), out a multiple of groups."
         )
-
-
-def pair(value, name: str) -> tuple[int, int]:
-    """Return an int or a pair of ints >= 1 as a pair."""
-    both = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
-    if len(both) != 2 or not all(isinstance(v, (int, np.integer)) and v >= 1 for v in both):
-        raise OptionError(f"{name}={value!r}: give an int >= 1, or two of them.")
-    return int(both[0]), int(both[1])
 
 
 def _padding(padding, sizes, windows, strides, dilations):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..dual import missing_rule, primal_of
-from ..operations import implements
+from ..operations import METHODS, implements
 from ..primitive import Share, constant, reduction
 from .structural import negative_axes
 
@@ -101,6 +101,19 @@ implements(np.min, np.amin)(_extreme(_min, np.minimum))
 @implements(np.ptp)
 def ptp(a, axis=None, *, keepdims=False):
     return np.max(a, axis, keepdims=keepdims) - np.min(a, axis, keepdims=keepdims)
+
+
+def _reduce(function):
+    """np.add.reduce and its like: as the function, but over axis 0 where none is named."""
+    return lambda a, axis=0, **options: function(a, axis, **options)
+
+
+METHODS[np.add, "reduce"] = _reduce(np.sum)
+METHODS[np.multiply, "reduce"] = _reduce(np.prod)
+METHODS[np.maximum, "reduce"] = _reduce(np.max)
+METHODS[np.minimum, "reduce"] = _reduce(np.min)
+METHODS[np.add, "accumulate"] = lambda a, axis=0, **options: np.cumsum(a, axis, **options)
+METHODS[np.multiply, "outer"] = lambda a, b: np.tensordot(a, b, 0)
 
 
 def _count(a, axes):

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from ..options import fraction, non_negative, positive
 from .leaf import blocks
 from .optimiser import Optimiser, rule
-from .options import fraction, non_negative, positive
 from .schedules import Rate
 
 

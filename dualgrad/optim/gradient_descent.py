@@ -1,9 +1,9 @@
 """Stochastic gradient descent, with momentum and Nesterov's variant of it."""
 
 from ..errors import OptionError
+from ..options import fraction
 from .leaf import accumulate, add_to
 from .optimiser import Optimiser, rule
-from .options import fraction
 from .schedules import Rate
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .options import count, non_negative, positive
+from ..options import count, non_negative, positive
 
 Schedule = Callable[[int], float]
 Rate = float | Schedule

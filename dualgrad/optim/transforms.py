@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from .. import tree
+from ..options import non_negative, positive
 from ..structured import LowRank
 from ..tree import Tree
 from .leaf import add_to, blocks
 from .optimiser import Transform
-from .options import non_negative, positive
 
 
 def clip_by_norm(maximum: float) -> Transform:

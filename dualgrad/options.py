@@ -1,10 +1,10 @@
-"""Checks of the numbers that optimisers, transforms and schedules are given."""
+"""Checks of options: numbers in range, names that exist."""
 
 import math
 import numbers
 from typing import Any
 
-from ..errors import OptionError
+from .errors import OptionError
 
 
 def non_negative(where: str, name: str, value: Any) -> float:
@@ -36,6 +36,23 @@ def count(where: str, name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise OptionError(f"{where}: {name} is {value!r}. Give a whole number of at least 1.")
     return int(value)
+
+
+def pair(where: str, name: str, value: Any) -> tuple[int, int]:
+    """Return (height, width) from one whole number >= 1 or two; else raise OptionError."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise OptionError(f"{where}: {name} is {value!r}. Give one number or (height, width).")
+        return count(where, name, value[0]), count(where, name, value[1])
+    number = count(where, name, value)
+    return number, number
+
+
+def choice(name: str, value: Any, choices: Any) -> None:
+    """Raise OptionError unless value is one of the choices."""
+    if value not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise OptionError(f"{name}={value!r} does not exist; give one of {listed}.")
 
 
 def _number(where: str, name: str, value: Any) -> float:

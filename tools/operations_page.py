@@ -1,0 +1,49 @@
+"""Write docs/operations.md, the list of functions that take duals, from the operation table.
+
+python tools/operations_page.py
+"""
+
+from pathlib import Path
+
+import dualgrad as dg
+from dualgrad.operations import METHODS, OPERATIONS, name_of
+
+PAGE = Path(__file__).parent.parent / "docs" / "operations.md"
+HEAD = """# Functions that take duals
+
+Made from the operation table by `python tools/operations_page.py`; a test compares the two. Whatever is
+not here raises `MissingRuleError`, and so does an argument that a rule does not take.
+
+Operators, and ndarray's methods on duals, are the NumPy functions of the same meaning.
+"""
+
+
+def page() -> str:
+    """Return the text of docs/operations.md."""
+    parts = [HEAD]
+    families: dict[str, list[str]] = {}
+    constant = set()
+    for operation in OPERATIONS.values():
+        if operation.differentiable:
+            families.setdefault(operation.family, []).append(operation.name)
+        else:
+            constant.add(operation.name)
+    for family in sorted(families):
+        parts.append(f"\n## {family.capitalize()}\n\n{_listing(families[family])}\n".replace("\\\n", "\n"))
+    methods = [f"{name_of(function)}.{method}" for function, method in METHODS]
+    if methods:
+        parts.append(f"\n## Methods of ufuncs\n\n{_listing(methods)}\n")
+    parts.append(
+        "\n## Piecewise constant\n\nThe result is a plain array: there is no tangent to carry.\n\n"
+        f"{_listing(constant)}\n"
+    )
+    return "".join(parts)
+
+
+def _listing(names) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(set(names))) + "."
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    print(f"dualgrad {dg.__version__}: {len(OPERATIONS)} functions in {PAGE}")
