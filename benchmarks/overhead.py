@@ -1,6 +1,6 @@
 """What dualgrad costs before it computes: its import, and one operation on a 0-d dual.
 
-    python benchmarks/overhead.py
+python benchmarks/overhead.py
 """
 
 import subprocess
@@ -30,7 +30,9 @@ def import_seconds(module: str, rounds: int = 15) -> float:
 
 def main() -> None:
     numpy, ours = import_seconds("numpy"), import_seconds("dualgrad")
-    print(f"import numpy {numpy:.3f} s, import dualgrad {ours:.3f} s, difference {ours - numpy:.3f} s")
+    print(
+        f"import numpy {numpy:.3f} s, import dualgrad {ours:.3f} s, difference {ours - numpy:.3f} s"
+    )
     x = dg.dual(1.0, 1.0)
     print(f"{'one operation, us':20}{'NumPy':>8}{'dual':>8}")
     for name, operation in OPERATIONS.items():

@@ -29,7 +29,7 @@ def _wide(x: Any) -> Any:
 
 
 def random_like(key: random.Key, args: Tree) -> Tree:
-    """Return a tree of standard normal tangents of the shapes and dtypes of args; static leaves stay."""
+    """Return standard normal tangents of the shapes and dtypes of args; static leaves stay."""
     leaves, structure = tree.flatten(args)
     drawn = []
     for i, x in enumerate(leaves):
@@ -55,7 +55,7 @@ def central_difference(f: Callable, args: Sequence, tangents: Sequence, step: fl
         return f(*moved)
 
     wide, directions = tree.map(_wide, tuple(args)), tree.map(_wide, tuple(tangents))
-    scale = max((float(np.max(np.abs(x), initial=0)) for x in tree.leaves(wide) if tree.is_floating(x)), default=0)  # fmt: skip
+    scale = _norm(wide)
     h = step * max(1.0, min(scale, 1e3)) / max(1.0, _norm(directions))
     return tree.map(
         lambda a, b, c, d: (8.0 * (np.asarray(a) - b) - (np.asarray(c) - d)) / (12 * h),
@@ -77,8 +77,8 @@ def _compare(what: str, got: Tree, expected: Tree, rtol: float, atol: float) -> 
             worst = float(np.max(error, initial=0)) if a.shape == b.shape else float("nan")
             raise CheckError(
                 f"{what}{' at ' + path if path else ''}: largest difference {worst:.3g}, allowed "
-                f"{bound:.3g}.\n  got      {a}\n  expected {b}\nEither a rule is wrong, or the function "
-                f"is not smooth at this point."
+                f"{bound:.3g}.\n  got      {a}\n  expected {b}\nEither a rule is wrong, or the "
+                f"function is not smooth at this point."
             )
 
 
@@ -149,7 +149,7 @@ def check_transpose(f: Callable, args: Sequence, *, key: random.Key | None = Non
 def check_directions(
     f: Callable, args: Sequence, k: int = 3, *, key: random.Key | None = None
 ) -> None:
-    """Check that k tangents in one pass are k single ones, and that dtypes and shapes are the primal's.
+    """Check that k tangents in one pass are k single ones, of the primal's dtype and shape.
 
     Raises:
         CheckError: a direction differs from its own pass, or a tangent has another dtype or shape.
@@ -162,7 +162,8 @@ def check_directions(
     for path, a, t in zip(tree.paths(y), tree.leaves(y), tree.leaves(ty), strict=True):
         if t.shape != (k, *a.shape) or (a.dtype.kind in "fc" and t.dtype != a.dtype):
             raise CheckError(
-                f"pushforward at {path!r}: tangents {t.shape} {t.dtype} of a primal {a.shape} {a.dtype}."
+                f"pushforward at {path!r}: tangents {t.shape} {t.dtype} of a primal {a.shape} "
+                f"{a.dtype}."
             )
     for i, v in enumerate(single):
         row: Array = tree.map(lambda t, i=i: t[i], ty)

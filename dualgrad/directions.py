@@ -1,4 +1,4 @@
-"""Random directions of a tree of parameters: which bits make which entry is fixed in docs/directions.md.
+"""Random directions of a tree of parameters; docs/directions.md fixes which bits make which entry.
 
 A direction is a function of (key, path of the leaf, number of the direction), never of a running
 position, so it can be drawn again instead of stored.
@@ -50,7 +50,7 @@ def draw_noise(
     numbers: tuple[int, int],
     distribution: str,
 ) -> np.ndarray:
-    """Return activity noise, (k, *shape): one matrix of prod(shape[:-1]) rows for each direction."""
+    """Return activity noise, (k, *shape): a matrix of prod(shape[:-1]) rows a direction."""
     matrix, _ = DISTRIBUTIONS[distribution]
     rows = math.prod(shape[:-1])
     noise = matrix(key.fold_in(path).words, rows, shape[-1], numbers, kernels.ACTIVITY, dtype)
@@ -61,11 +61,11 @@ def draw(
     key: Key, params: tree.Tree, directions: int | tuple[int, int] = 1, *,
     distribution: str = "rademacher", structure: str = "dense",
 ) -> tree.Tree:  # fmt: skip
-    """Return k directions of a tree: the tree with leaves (k, *shape), drawn again the same each time.
+    """Return k directions of a tree: its leaves are (k, *shape), the same each time they are drawn.
 
     Entries are independent with mean 0 and variance 1: +-1 ("rademacher") or "normal". With
-    structure="rank1" a leaf of two or more axes gets an `Outer`, whose factors are such entries; its
-    entries have mean 0, variance 1 and are uncorrelated. Static leaves get None.
+    structure="rank1" a leaf of two or more axes gets an `Outer`, whose factors are such entries;
+    its entries have mean 0, variance 1 and are uncorrelated. Static leaves get None.
 
     Args:
         key: the key of this step.
@@ -89,7 +89,7 @@ def draw(
     return tree.unflatten(where, drawn)
 
 
-def combine(direction: Array | Outer, coefficients: np.ndarray) -> Any:
+def combine(direction: Array | Outer, coefficients: Array) -> Any:
     """Return sum_i coefficients[i] direction[i]: an array of the leaf's shape, or a LowRank.
 
     A single direction is scaled in place, so it is gone afterwards: it can be drawn again.

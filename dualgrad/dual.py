@@ -1,13 +1,16 @@
-"""The dual tensor: an array (the primal) that carries its derivative along k directions (the tangents).
+"""The dual tensor: an array (the primal) with its derivatives along k directions (the tangents).
 
-How a dual flows through an operation: NumPy, or an operator, hands the call to `DualTensor`, which looks
-the function up in `OPERATIONS`. The rule found there is a primitive (primitive.py) or a composition of
-them. A primitive takes the arguments of the largest *level* apart, computes the primal by calling itself
-on what is left (plain arrays, or duals of an outer transform), and pushes the tangents through.
+How a dual flows through an operation: NumPy, or an operator, hands the call to `DualTensor`, which
+    looks
+the function up in `OPERATIONS`. The rule found there is a primitive (primitive.py) or a composition
+of them. A primitive takes the arguments of the largest *level* apart, computes the primal by
+calling itself on what is left (plain arrays, or duals of an outer transform), and pushes the
+tangents through.
 """
 
 import itertools
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +31,7 @@ Array = Any  # a NumPy or CuPy array, a NumPy scalar, or a DualTensor
 
 
 class Level(int):
-    """The identity of one transform call: a fresh integer, larger for inner calls, closed on return."""
+    """The identity of one transform call: an integer, larger for inner calls, closed on return."""
 
     name: str
     open: bool
@@ -56,7 +59,7 @@ BY_HAND = Level(0, "dg.dual")
 
 @contextmanager
 def new_level(name: str) -> Iterator[Level]:
-    """Open a fresh level for one call of the transform called `name`, and close it on the way out."""
+    """Open a fresh level for one call of the transform `name`, and close it on the way out."""
     level = Level(next(_numbers), name)
     try:
         yield level
@@ -107,8 +110,8 @@ def missing_rule(name: str, args: tuple, kwargs: dict, what: str = "") -> Missin
 
 def _plain_array_error(what: str) -> ConversionError:
     return ConversionError(
-        f"{what} is a conversion to a plain array, which would lose the tangent. Stay with the dual "
-        f"(np.stack joins several; np.zeros_like(x) of a dual can be written to), or say "
+        f"{what} is a conversion to a plain array, which would lose the tangent. Stay with the "
+        f"dual (np.stack joins several; np.zeros_like(x) of a dual can be written to), or say "
         f"dg.primal(x) if the derivative is not wanted."
     )
 
@@ -134,9 +137,10 @@ def is_foreign(x: Any) -> bool:
 
 
 class DualTensor:
-    """An array with its tangents along k directions; made by the transforms, or by hand with dg.dual.
+    """An array with its tangents along k directions, made by transforms or by hand (dg.dual).
 
-    It is used as the array it stands for: NumPy functions, operators, indexing and ndarray's methods
+    It is used as the array it stands for: NumPy functions, operators, indexing and ndarray's
+        methods
     carry the tangents along; comparisons, `bool`, `len` and `argmax` see the primal alone.
 
     Attributes:
@@ -146,8 +150,8 @@ class DualTensor:
         level: the transform call it belongs to; 0 for duals made by hand.
     """
 
-    # What `carrier` holds is the tangent in any of its forms: a (k, *shape) array, a dual of an outer
-    # level, factors (Structured) or, while linearize records, a Node.
+    # What `carrier` holds is the tangent in any of its forms: a (k, *shape) array, a dual of an
+    # outer level, factors (Structured) or, while linearize records, a Node.
     __slots__ = ("primal", "carrier", "level")
     __array_priority__ = 1000  # for classes that know no __array_ufunc__: scipy.sparse, np.matrix
     __hash__ = None  # type: ignore[assignment]
@@ -241,9 +245,9 @@ class DualTensor:
     def _refuse(self, conversion: str) -> ConversionError:
         self.level.check(conversion)
         return ConversionError(
-            f"{conversion}: turning a dual into a plain number would lose the tangent. Compute with "
-            f"NumPy functions instead (np.sin, not math.sin), or say {conversion[:-2]}dg.primal(x)) "
-            f"if the derivative is not wanted."
+            f"{conversion}: turning a dual into a plain number would lose the tangent. Compute "
+            "with NumPy functions instead (np.sin, not math.sin), or say "
+            f"{conversion[:-2]}dg.primal(x)) if the derivative is not wanted."
         )
 
     def __float__(self) -> float:
@@ -263,6 +267,9 @@ class DualTensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         self.level.check("np.array(x)")
+        caller = sys._getframe(1)  # functions of NumPy that do not dispatch on this argument
+        if caller.f_globals.get("__name__", "").startswith("numpy."):
+            raise _plain_array_error(f"what np.{caller.f_code.co_name} does with a dual")
         raise _plain_array_error("np.array(x), or writing a dual into an array,")
 
     def __dlpack__(self, **options: Any) -> Any:
@@ -280,13 +287,14 @@ class DualTensor:
                 f"{name}: writing a dual in place would lose the tangent. Use x[index] = value on "
                 f"np.zeros_like(x) of a dual, or np.where."
             )
-        if out is not None and any(type(o) is not DualTensor for o in out):
+        operation = OPERATIONS.get(ufunc)
+        moves = operation is None or operation.differentiable
+        if out is not None and moves and any(type(o) is not DualTensor for o in out):
             raise WriteError(
                 f"{name}: the result is a dual, and out= (the left side of +=, -=, ...) is a plain "
                 f"array, which would lose the tangent. Write y = y + x instead, or make the array "
                 f"with np.zeros_like(x) of a dual."
             )
-        operation = OPERATIONS.get(ufunc)
         if method != "__call__":
             rule = METHODS.get((ufunc, method))
             if rule is None:
@@ -295,12 +303,12 @@ class DualTensor:
         elif operation is None:
             raise missing_rule(name, inputs, kwargs)
         else:
-            dtype = kwargs.pop("dtype", None)
-            if kwargs and operation.differentiable:
-                _check_keywords(operation, inputs, kwargs)
-            if dtype is not None:
-                inputs = tuple(np.astype(x, dtype) if find_level([x]) else x for x in inputs)
             inputs = tuple(np.asarray(x) if type(x) in (list, tuple) else x for x in inputs)
+            dtype = kwargs.pop("dtype", None) if moves else None
+            if dtype is not None:
+                inputs = tuple(x.astype(dtype) if hasattr(x, "dtype") else x for x in inputs)
+            if kwargs and moves:
+                _check_keywords(operation, inputs, kwargs)
             result = operation.rule(*inputs, **kwargs)
         if out is None:
             return result
@@ -316,9 +324,9 @@ class DualTensor:
         operation = OPERATIONS.get(function)
         if function in WRITERS:
             raise WriteError(
-                f"{name_of(function)}: it writes into a plain array or a file, where a dual would lose "
-                f"its tangent. Write x[index] = value into np.zeros_like(x) of a dual, or pass "
-                f"dg.primal(x) if the derivative is not wanted."
+                f"{name_of(function)}: it writes into a plain array or a file, where a dual would "
+                "lose its tangent. Write x[index] = value into np.zeros_like(x) of a dual, or "
+                f"pass dg.primal(x) if the derivative is not wanted."
             )
         if operation is None:
             raise missing_rule(name_of(function), args, kwargs)
@@ -355,9 +363,9 @@ def write(x: DualTensor, index: Any, value: Any) -> None:
     level = getattr(value, "level", None)
     if isinstance(level, Level) and level > x.level:
         raise WriteError(
-            f"x[i] = v: v belongs to the inner level {level} ({level.name}) and x to the outer level "
-            f"{x.level}; writing it would lose v's tangent. Make the array inside the inner function: "
-            f"np.zeros_like(v)."
+            f"x[i] = v: v belongs to the inner level {level} ({level.name}) and x to the outer "
+            f"level {x.level}; writing it would lose v's tangent. Make the array inside the inner "
+            f"function: np.zeros_like(v)."
         )
     check_writeable(x)
     new, tangents = split(value, x.level)
@@ -368,6 +376,13 @@ def write(x: DualTensor, index: Any, value: Any) -> None:
             f"that does not depend on that level, has no room for. Make the array from such a "
             f"value: np.zeros_like(v)."
         )
+    if type(tangents) is DualTensor and type(x.carrier) is not DualTensor:
+        raise WriteError(
+            f"x[i] = v: the tangent of v moves with level {tangents.level}, and x, the result of "
+            f"an operation, has no room for that. Say x = x.copy() first, or use np.zeros_like(v)."
+        )
+    if np.iscomplexobj(primal_of(new)) and x.dtype.kind != "c":
+        raise DtypeError(f"x[i] = v: v is complex and x of dtype {x.dtype}. Say x = x + 0j first.")
     if tangents is not None and len(tangents) != len(x.carrier):
         raise different_directions("x[i] = v", len(x.carrier), len(tangents))
     x.primal[index] = new
@@ -388,10 +403,20 @@ def check_writeable(x: Array) -> None:
         )
 
 
+def read_only(x: Any) -> Any:
+    """Return x, plain or a dual, as a view that cannot be written."""
+    if type(x) is DualTensor:
+        return DualTensor(read_only(x.primal), read_only(x.carrier), x.level)
+    if isinstance(x, np.ndarray) and x.flags.writeable:
+        x = x.view()
+        x.flags.writeable = False
+    return x
+
+
 def different_directions(where: str, one: int, other: int) -> ShapeError:
     return ShapeError(
-        f"{where}: one dual carries k = {one} tangents and another k = {other}. Duals that meet must "
-        f"carry the same directions."
+        f"{where}: one dual carries k = {one} tangents and another k = {other}. Duals that meet "
+        f"must carry the same directions."
     )
 
 
@@ -451,7 +476,7 @@ def check_floating(x: Array, where: str) -> None:
 
 
 def tangent_like(x: Array, v: Any, where: str, directions: tuple[int, ...] = ()) -> Array:
-    """Return v as a tangent of x: shape (*directions, *x.shape), in x's dtype; raise where it cannot be."""
+    """Return v as a tangent of x, (*directions, *x.shape) in x's dtype; raise if it is none."""
     if type(v) is not DualTensor and not hasattr(v, "dtype"):
         v = np.asarray(v)
     if v.shape != directions + x.shape:
@@ -462,8 +487,8 @@ def tangent_like(x: Array, v: Any, where: str, directions: tuple[int, ...] = ())
         )
     if v.dtype.kind == "c" and x.dtype.kind != "c":
         raise DtypeError(
-            f"{where}: a complex tangent for a primal of dtype {x.dtype}. A real primal moves along "
-            f"real directions: give v.real, or make the primal complex."
+            f"{where}: a complex tangent for a primal of dtype {x.dtype}. A real primal moves "
+            f"along real directions: give v.real, or make the primal complex."
         )
     return v if v.dtype == x.dtype else np.astype(v, x.dtype)
 

@@ -6,26 +6,26 @@ sum_i c_i v_i, with c_i = d_i / k or the projection's coefficients. Two spaces o
 - weights: v perturbs every parameter. The parameters enter the loss as duals whose tangents are the
   directions; rank-one directions stay in factors (structured.py).
 - activations: noise u perturbs what linear and conv2d give, independently for each example. A
-  parameter enters the loss with a `Pending` tangent. A site (dg.nn.linear, dg.nn.conv2d) that meets it
-  adds noise to its result and remembers input and noise; any other operation asks it for an ordinary
-  direction. So one pass finds out which parameter is which.
+  parameter enters the loss with a `Pending` tangent. A site (dg.nn.linear, dg.nn.conv2d) that meets
+  it adds noise to its result and remembers input and noise; any other operation asks it for an
+  ordinary direction. So one pass finds out which parameter is which.
 """
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from . import directions as draws
 from . import tree
-from .dual import Array, DualTensor, Level, Structured, new_level, primal_of, split
+from .dual import Array, DualTensor, Level, Structured, new_level, primal_of, read_only, split
 from .errors import DtypeError, OptionError, ShapeError, StructureError
 from .ops.products import conv2d_filter
 from .options import choice
 from .random import Key
 from .structured import LowRank
-from .transforms import _argument_numbers, _closed, _dense, _number, _read_only, _without_aux
+from .transforms import _argument_numbers, _closed, _dense, _number, _without_aux
 
 Tree = tree.Tree
 COMBINE = ("mean", "projection")
@@ -33,7 +33,7 @@ PERTURB = ("weights", "activations")
 
 
 class Info(NamedTuple):
-    """What an estimate was made of: derivatives, (k,) or (k, N), and the directions, a tree or None."""
+    """What made an estimate: derivatives, (k,) or (k, N), and the directions, a tree or None."""
 
     derivatives: np.ndarray
     directions: Tree
@@ -65,18 +65,18 @@ class _Options(NamedTuple):
         choice("perturb", self.perturb, PERTURB)
         choice("combine", self.combine, COMBINE)
         choice("scope", scope, ("global",))
-        for name, value in (("directions", self.directions), ("chunk_size", self.chunk_size)):
-            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
-                raise OptionError(f"{name}={value!r}; give an int >= 1.")
+        for name, number in (("directions", self.directions), ("chunk_size", self.chunk_size)):
+            if number is not None and (not isinstance(number, (int, np.integer)) or number < 1):
+                raise OptionError(f"{name}={number!r}; give an int >= 1.")
         if self.clip is not None and not (isinstance(self.clip, (int, float)) and self.clip > 0):
             raise OptionError(f"clip={self.clip!r}; give the largest |derivative| to keep, > 0.")
         if self.perturb == "activations":
-            for name, value, plain in (
-                ("structure", self.structure, "dense"),
-                ("combine", self.combine, "mean"),
-                ("guess", self.guess, None),
+            for name, value, given in (
+                ("structure", self.structure, self.structure != "dense"),
+                ("combine", self.combine, self.combine != "mean"),
+                ("guess", self.guess, self.guess is not None),
             ):
-                if value != plain:
+                if given:
                     raise OptionError(
                         f'{name}={value!r} has no meaning with perturb="activations", where noise '
                         f"is drawn for each example. Leave {name} out, or perturb the weights."
@@ -99,8 +99,10 @@ def forward_gradient(
     """Return fg, where fg(params, *args, key=key) gives (value, gradient estimate) from one pass.
 
     The estimate is g = (1/k) sum_i d_i v_i, d_i the derivative of the loss along direction v_i: no
-    backward pass, E[g] = gradient. Its second moment E|g|^2 / |gradient|^2, for d perturbed numbers and
-    k = 1: d (Rademacher, dense or rank-1), d + 2 (normal), (m + 2)(n + 2) for a rank-1 normal direction
+    backward pass, E[g] = gradient. Its second moment E|g|^2 / |gradient|^2, for d perturbed numbers
+    and
+    k = 1: d (Rademacher, dense or rank-1), d + 2 (normal), (m + 2)(n + 2) for a rank-1 normal
+        direction
     of an m x n matrix; with k directions the excess over 1 divides by k.
 
     Args:
@@ -110,21 +112,25 @@ def forward_gradient(
         argnums: which arguments are params; a tuple gives a tuple of gradients.
         directions: k. One pass holds k tangents beside each activation.
         distribution: "rademacher" (entries +-1; least variance) or "normal".
-        structure: "dense", v stored, k arrays of the parameters' size; or "rank1", v = a b' for each
-            leaf of two or more axes, never materialised: products cost a vector each and the gradient
-            leaf is a `LowRank` of rank k. Both unbiased; Rademacher rank-1 has the same second moment.
-        perturb: "weights", or "activations": noise, drawn for each example and direction, on the results
-            of dg.nn.linear and dg.nn.conv2d (so of the layers). Unbiased if examples do not interact
-            (batch statistics do); far less variance, as there are fewer units than weights, and
-            units that activation="relu" switches off are left alone. The loss must have shape (N,).
+        structure: "dense", v stored, k arrays of the parameters' size; or "rank1", v = a b' for
+            each
+            leaf of two or more axes, never materialised: products cost a vector each and the
+                gradient
+            leaf is a `LowRank` of rank k. Both unbiased; Rademacher rank-1 has the same second
+            moment.
+        perturb: "weights", or "activations": noise, drawn for each example and direction, on the
+            results of dg.nn.linear and dg.nn.conv2d (so of the layers). Unbiased if examples do not
+            interact (batch statistics do); far less variance, as there are fewer units than
+            weights, and units that activation="relu" switches off are left alone. The loss must
+            have shape (N,).
             Memory: at each site its input and k noises of its result's size. A linear weight's
             gradient is a `LowRank` of rank N; a convolution's is one product of input and noise.
             A parameter that reaches no site gets an ordinary dense direction in the same pass.
         combine: "mean"; or "projection" (FROG) onto the span of the k directions: g = B (B'B)^-1 d.
             Biased towards 0 by about k/d, its length fixed.
         guess: directions to use instead of random ones: a tree like params, a list of k of them, or
-            fn(params, *args, key=) giving either. g = (1/k) sum_i d_i v_i as for random ones (biased);
-            with combine="projection", the gradient projected on their span.
+            fn(params, *args, key=) giving either. g = (1/k) sum_i d_i v_i as for random ones
+            (biased); with combine="projection", the gradient projected on their span.
         scope: "global", one derivative for all parameters together.
         chunk_size: directions a pass; by default all k in one. Less memory, the same numbers.
         clip: bound on each |d_i|; biased where it acts.
@@ -140,7 +146,8 @@ def forward_gradient(
         leaf. StructureError: no floating leaf, or no site for activations.
 
     Source: Baydin, Pearlmutter, Syme, Wood and Torr 2022, arXiv 2202.08587, definition 1; activity
-    perturbation: Ren, Kornblith, Liao and Hinton 2023, arXiv 2210.03310, section 3; projection: Fluegel
+    perturbation: Ren, Kornblith, Liao and Hinton 2023, arXiv 2210.03310, section 3; projection:
+        Fluegel
     et al. 2024, arXiv 2410.17764.
 
     >>> fg = forward_gradient(lambda w: np.sum(w**2), directions=4)
@@ -188,8 +195,8 @@ def _guesses(guess: Any, params: Tree, args: tuple, key: Key) -> list[list]:
         for path, x, v in zip(tree.paths(params), tree.leaves(params), row, strict=True):
             if tree.is_floating(x) and np.shape(v) != np.shape(x):
                 raise ShapeError(
-                    f"dg.forward_gradient: parameter {path!r} has shape {np.shape(x)} and the guess "
-                    f"{np.shape(v)}. Give directions of the parameters' shapes."
+                    f"dg.forward_gradient: parameter {path!r} has shape {np.shape(x)} and the "
+                    f"guess {np.shape(v)}. Give directions of the parameters' shapes."
                 )
     return rows
 
@@ -213,13 +220,14 @@ class _Parameters:
         self.floating = [i for i, x in enumerate(self.leaves) if tree.is_floating(x)]
         if not self.floating:
             raise StructureError(
-                "dg.forward_gradient: params has no floating leaf. Give floating arrays (x.astype(float))."
+                "dg.forward_gradient: params has no floating leaf. Give floating arrays "
+                "(x.astype(float))."
             )
         for i in self.floating:
             if self.leaves[i].dtype.kind == "c":
                 raise DtypeError(
-                    f"dg.forward_gradient: parameter {self.paths[i]!r} is complex, and directions are "
-                    f"real. Keep the real and the imaginary part as two parameters."
+                    f"dg.forward_gradient: parameter {self.paths[i]!r} is complex, and directions "
+                    f"are real. Keep the real and the imaginary part as two parameters."
                 )
 
     def tree(self, at: dict[int, Any], otherwise: Callable[[Any], Any]) -> Tree:
@@ -227,7 +235,7 @@ class _Parameters:
         return tree.unflatten(self.structure, leaves)
 
     def duals(self, carriers: dict[int, Any], level: Level) -> Tree:
-        at = {i: DualTensor(_read_only(self.leaves[i]), t, level) for i, t in carriers.items()}
+        at = {i: DualTensor(read_only(self.leaves[i]), t, level) for i, t in carriers.items()}
         return self.tree(at, lambda x: x)
 
     def gradient(self, at: dict[int, Any]) -> Tree:
@@ -239,8 +247,9 @@ def _mean_and_rows(result: Any, level: Level, k: int) -> tuple[Any, Any, np.ndar
     losses, rows = split(_number(result, "dg.forward_gradient"), level)
     if np.ndim(primal_of(losses)) > 1 or np.asarray(primal_of(losses)).dtype.kind == "c":
         raise ShapeError(
-            f"dg.forward_gradient: the loss has shape {np.shape(primal_of(losses))}; it must give one "
-            f"real number, or one an example, shape (N,). Take a mean, or sum over the other axes."
+            f"dg.forward_gradient: the loss has shape {np.shape(primal_of(losses))}; it must give "
+            "one real number, or one an example, shape (N,). Take a mean, or sum over the other "
+            "axes."
         )
     rows = np.zeros((k, *losses.shape), losses.dtype) if rows is None else _dense(rows)
     return (losses if losses.ndim == 0 else np.mean(losses)), losses, rows
@@ -257,10 +266,9 @@ def _perturb_weights(run, params, options, key, guesses):
         if guesses is not None:
             return {i: np.stack([np.asarray(g[i], parameters.leaves[i].dtype) for g in
                                  guesses[slice(*numbers)]]) for i in parameters.floating}  # fmt: skip
-        return {
-            i: draws.draw_leaf(key, parameters.paths[i], parameters.leaves[i], numbers,
-                               options.distribution, options.structure) for i in parameters.floating
-        }  # fmt: skip
+        return {i: draws.draw_leaf(key, parameters.paths[i], parameters.leaves[i], numbers,
+                                   options.distribution, options.structure)
+                for i in parameters.floating}  # fmt: skip
 
     derivatives: list[np.ndarray] = []
     chunks = options.chunks(k)
@@ -268,7 +276,7 @@ def _perturb_weights(run, params, options, key, guesses):
         carriers = drawn(numbers)
         with new_level("dg.forward_gradient") as level:
             result = run(parameters.duals(carriers, level))
-            result, aux = _without_aux(result, options.has_aux, "dg.forward_gradient")
+            result, aux = _without_aux(result, options.has_aux, level, "dg.forward_gradient")
             value, _, rows = _mean_and_rows(result, level, numbers[1] - numbers[0])
         derivatives.append(rows if rows.ndim == 1 else np.mean(rows, axis=1))
     d = options.clipped(derivatives[0] if len(chunks) == 1 else np.concatenate(derivatives))
@@ -287,7 +295,7 @@ def _perturb_weights(run, params, options, key, guesses):
 
 
 def _projection(d, again, chunks, floating):
-    """Return (B'B)^-1 d, the coefficients of the gradient's projection on the span of directions."""
+    """Return (B'B)^-1 d, coefficients of the gradient's projection on the directions' span."""
     everything = again((0, chunks[-1][1]))  # inner products between chunks need all at once
     gram = sum(draws.gram(everything[i]).astype(np.float64) for i in floating)
     return np.linalg.lstsq(gram, d.astype(np.float64), rcond=None)[0].astype(d.dtype)
@@ -297,7 +305,7 @@ def _projection(d, again, chunks, floating):
 
 
 class Pending(Structured):
-    """The tangent of a parameter before it is known whether a site or another operation takes it."""
+    """The tangent of a parameter until it is known whether a site or an operation takes it."""
 
     __slots__ = ("run", "path", "shape", "dtype")
 
@@ -316,7 +324,7 @@ class Pending(Structured):
 
 
 class Site(NamedTuple):
-    """One call of linear or conv2d: which parameters, the input, the noise (k, *shape of the result)."""
+    """One call of linear or conv2d: its parameters, input, and noise (k, *shape of the result)."""
 
     weight: str | None
     bias: str | None
@@ -360,7 +368,7 @@ class ActivityRun:
         return DualTensor(primal, noise if carrier is None else _dense(carrier) + noise, self.level)
 
 
-def is_pending(w: Any, run: ActivityRun | None = None) -> bool:
+def is_pending(w: Any, run: ActivityRun | None = None) -> TypeGuard[DualTensor]:
     """Tell whether w is a parameter that a site may take; of this run, if one is given."""
     pending = type(w) is DualTensor and type(w.carrier) is Pending
     return pending and (run is None or w.carrier.run is run)
@@ -407,7 +415,7 @@ def _perturb_activations(run, params, options, key, guesses):
                 for i in parameters.floating
             }
             result = run(parameters.duals(carriers, level))
-            result, aux = _without_aux(result, options.has_aux, "dg.forward_gradient")
+            result, aux = _without_aux(result, options.has_aux, level, "dg.forward_gradient")
             value, losses, rows = _mean_and_rows(result, level, numbers[1] - numbers[0])
         _check_examples(losses, pass_.sites)
         rows = options.clipped(rows)
@@ -433,7 +441,7 @@ def _perturb_activations(run, params, options, key, guesses):
 def _check_examples(losses: Array, sites: list[Site]) -> None:
     if not sites:
         raise StructureError(
-            'perturb="activations": the loss reached no site. Call dg.nn.linear or dg.nn.conv2d (or '
+            'perturb="activations": the loss reached no site. Call dg.nn.linear or dg.nn.conv2d ('
             'layers, which do) on the parameters, or use perturb="weights".'
         )
     if losses.ndim != 1:
@@ -446,6 +454,6 @@ def _check_examples(losses: Array, sites: list[Site]) -> None:
         if site.noise.ndim < 3 or site.noise.shape[1] != losses.shape[0]:
             raise ShapeError(
                 f'perturb="activations": the loss has {losses.shape[0]} examples, and site {number} '
-                f"gave shape {site.noise.shape[1:]}. The first axis of every layer's result must be "
-                f"the examples."
+                f"has shape {site.noise.shape[1:]}. The first axis of every layer's result must "
+                f"be the examples."
             )

@@ -27,8 +27,8 @@ def _binary(function: Callable) -> tuple[Callable, Callable, Callable]:
 
     def in_place(self, other):
         result = forward(self, other)
-        if isinstance(primal_of(self), np.generic):  # a scalar is immutable: += rebinds the name
-            return result
+        if result is NotImplemented or isinstance(primal_of(self), np.generic):
+            return result  # a scalar is immutable: += rebinds the name
         write(self, ..., result)
         return self
 
@@ -76,6 +76,8 @@ def _attach() -> None:
     }
     for name, function in comparisons.items():
         setattr(DualTensor, f"__{name}__", _binary(function)[0])
+    for name, method in zip(("__divmod__", "__rdivmod__"), _binary(np.divmod), strict=False):
+        setattr(DualTensor, name, method)
     for name, function in {"neg": np.negative, "pos": np.positive, "abs": np.absolute}.items():
         setattr(DualTensor, f"__{name}__", _method(function))
     methods = "all any argmax argmin argsort clip cumsum dot max mean min nonzero prod ptp ravel "

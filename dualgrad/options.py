@@ -50,7 +50,7 @@ def pair(where: str, name: str, value: Any) -> tuple[int, int]:
 
 def choice(name: str, value: Any, choices: Any) -> None:
     """Raise OptionError unless value is one of the choices."""
-    if value not in choices:
+    if value not in tuple(choices):
         listed = ", ".join(map(repr, choices))
         raise OptionError(f"{name}={value!r} does not exist; give one of {listed}.")
 

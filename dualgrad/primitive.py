@@ -1,9 +1,10 @@
 """Primitives: the functions that know how tangents pass through them, declared by six constructors.
 
 A primitive splits its derivative in two. `residuals` is what the derivative keeps of the arguments
-(computed once, not linear); `push` carries tangents forward and `pull` carries cotangents back, both
-linear, both with k rows at once. So one declaration serves jvp, k tangents, linearize and vjp; and
-because it is written with NumPy functions, which are primitives again, it serves every nesting order.
+(computed once, not linear); `push` carries tangents forward and `pull` carries cotangents back,
+both linear, both with k rows at once. So one declaration serves jvp, k tangents, linearize and vjp;
+and because it is written with NumPy functions, which are primitives again, it serves every nesting
+order.
 
 Tangents and cotangents have shape (k, *shape of what they belong to).
 """
@@ -13,12 +14,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .dual import Array, DualTensor, Level, Structured, different_directions, find_level, primal_of
+from .dual import (
+    Array,
+    DualTensor,
+    Level,
+    Structured,
+    different_directions,
+    find_level,
+    primal_of,
+    read_only,
+)
 from .kernels.select import select
 
 
 class Node:
-    """One recorded primitive: the tangent of a dual while linearize runs, to be pushed or pulled later.
+    """One recorded primitive: the tangent of a dual while linearize runs, pushed or pulled later.
 
     Attributes:
         inputs: the nodes of the arguments, None where an argument is constant.
@@ -46,10 +56,11 @@ class Node:
 class Primitive:
     """A function of arrays with its derivative.
 
-    value(*args, **params) computes it on plain arrays. `residuals(primals, active, y, **params)` sees
-    which arguments carry tangents in `active`; `push(residuals, tangents, **params)` gets None for the
-    others; `pull(residuals, cotangent, **params)` returns one cotangent an argument, None where inactive.
-    `structured[place, type]` is a push for a tangent in factors: rule(primals, tangent, **params).
+    value(*args, **params) computes it on plain arrays. `residuals(primals, active, y, **params)`
+    sees which arguments carry tangents in `active`; `push(residuals, tangents, **params)` gets None
+    for the others; `pull(residuals, cotangent, **params)` returns one cotangent an argument, None
+    where inactive. `structured[place, type]` is a push for a tangent in factors: rule(primals,
+    tangent, **params).
     """
 
     def __init__(self, name: str, value: Callable, residuals: Callable, push: Callable,
@@ -106,7 +117,7 @@ class Primitive:
         return self._conform(y, self.push(residuals, tangents, **params), level, args)
 
     def _push_structured(self, primals: list, tangents: list, y: Array, params: dict) -> Any:
-        """Return the tangent where some arguments carry factors: consumed as they are, or made dense."""
+        """Return the tangent where arguments carry factors, consumed as they are or made dense."""
         parts = []
         for i, t in enumerate(tangents):
             if isinstance(t, Structured):
@@ -126,15 +137,19 @@ class Primitive:
     def _conform(self, y: Array, t: Array, level: Level, args: tuple) -> DualTensor:
         """Return the dual of y and t, its parts of one shape and dtype and aliasing alike."""
         t = fit(t, y)
-        if self.views and isinstance(y, np.ndarray) and type(t) is np.ndarray:
+        if self.views:
             x = args[0]
-            shared = np.may_share_memory(y, x.primal), np.may_share_memory(t, x.carrier)
+            shared = _share_memory(y, x.primal), _share_memory(t, x.carrier)
             if shared == (True, False):  # writing y would change x's primal but not its tangent
-                y = y.view()
-                y.flags.writeable = False
-            elif shared == (False, True):
-                t = t.copy()
+                y = read_only(y)
+            elif shared == (False, True):  # x[0] is a number, and its tangent would be a view
+                t = np.copy(t)
         return DualTensor(y, t, level)
+
+
+def _share_memory(a: Array, b: Array) -> bool:
+    a, b = primal_of(a), primal_of(b)
+    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)
 
 
 def fit(t: Array, y: Array) -> Array:
@@ -156,7 +171,7 @@ def align(t: Array, ndim: int) -> Array:
 
 
 def unbroadcast(ct: Array, shape: tuple[int, ...]) -> Array:
-    """Return the cotangent of what was broadcast from `shape`: ct summed over the axes that grew."""
+    """Return the cotangent of what was broadcast from `shape`: ct summed where axes grew."""
     extra = ct.ndim - 1 - len(shape)
     axes = tuple(range(1, extra + 1)) + tuple(
         extra + 1 + i for i, n in enumerate(shape) if n == 1 and ct.shape[extra + 1 + i] != 1
@@ -175,7 +190,7 @@ def times(partial: Any, t: Array) -> Array:
     """Return partial * t; boolean partials select, so that 0 * inf never makes a NaN."""
     if type(partial) is Share:
         return _select(partial.mask, t) / partial.count
-    if getattr(partial, "dtype", None) == bool:
+    if getattr(partial, "dtype", np.dtype(float)).kind == "b":
         return _select(partial, t)
     if type(partial) is int and abs(partial) == 1:
         return t if partial == 1 else -t
@@ -187,7 +202,7 @@ def _select(mask: Array, t: Array) -> Array:
 
 
 def _conjugate(partial: Any) -> Any:
-    """Return the partial of the transpose: <u, p t> = <conj(p) u, t> for the inner product Re(u* v)."""
+    """Return the partial of the transpose: <u, p t> = <conj(p) u, t> under Re(sum(conj(u) v))."""
     if isinstance(partial, complex):
         return partial.conjugate()
     return np.conj(partial) if getattr(partial, "dtype", np.dtype(float)).kind == "c" else partial
@@ -206,7 +221,7 @@ def _describe(primals: Sequence, active: Sequence[bool]) -> list[Any]:
 
 
 def constant(function: Callable) -> Callable:
-    """Return a rule for a piecewise constant function: it sees primals, its result is a plain array."""
+    """Return a rule for a piecewise constant function: primals in, a plain array out."""
 
     def rule(*args, **kwargs):
         check_levels(args, function.__name__)
@@ -228,8 +243,10 @@ def check_levels(args: Sequence, use: str) -> None:
 def elementwise(function: Callable, *partials: Callable | None, name: str = "") -> Primitive:
     """Declare an entry-by-entry function with broadcasting.
 
-    partials: one an argument, seeing the arguments and the output; its result multiplies the tangent.
-    A boolean partial selects, a `Share` selects and divides; None marks an argument that is never a dual.
+    partials: one an argument, seeing the arguments and the output; its result multiplies the
+        tangent.
+    A boolean partial selects, a `Share` selects and divides; None marks an argument that is never a
+    dual.
     """
 
     def residuals(primals, active, y):
@@ -238,16 +255,18 @@ def elementwise(function: Callable, *partials: Callable | None, name: str = "") 
 
     def push(residuals, tangents):
         ps, _, ndim = residuals
-        total = None
-        for p, t in zip(ps, tangents, strict=True):
-            if p is not None and t is not None:
-                term = times(p, align(t, ndim))
-                total = term if total is None else total + term
-        # y = x + c must not share x's tangent: a later y[i] = v would change both.
-        shared = any(
-            total is t or getattr(total, "base", None) is t for t in tangents if t is not None
-        )
-        return np.copy(total) if shared else total
+        moving = [
+            (p, align(t, ndim))
+            for p, t in zip(ps, tangents, strict=True)
+            if p is not None and t is not None
+        ]
+        p, t = moving[0]
+        if len(moving) == 1 and type(p) is int and p == 1:
+            return np.copy(t)  # y = x + c must not share x's tangent: y may be written to
+        total = times(p, t)
+        for p, t in moving[1:]:
+            total = total + times(p, t)
+        return total
 
     def pull(residuals, ct):
         ps, arguments, _ = residuals
@@ -270,7 +289,7 @@ def linear(function: Callable, transpose: Callable, lift: Callable | None = None
 
     Parameters count axes from the end, so that most functions apply to (k, *shape) as they are;
     lift(k, **params) returns the parameters where they must change. transpose(ct, shapes, **params)
-    returns the cotangents, one an argument (the bare array where there is one argument).
+    returns the cotangents: a list, one an argument, or the array of a single one.
     """
 
     def residuals(primals, active, y, **params):
@@ -286,7 +305,7 @@ def linear(function: Callable, transpose: Callable, lift: Callable | None = None
     def pull(residuals, ct, **params):
         arguments, active = residuals
         cts = transpose(ct, [shape for shape, _ in arguments], **params)
-        cts = [cts] if len(arguments) == 1 else cts
+        cts = cts if isinstance(cts, list) else [cts]
         return [_as_argument(c, dtype.kind) if a else None
                 for c, a, (_, dtype) in zip(cts, active, arguments, strict=True)]  # fmt: skip
 
@@ -329,7 +348,7 @@ def bilinear(function: Callable, left: Callable, right: Callable, left_t: Callab
 
 
 def reduction(function: Callable, weight: Callable, *, name: str = "") -> Primitive:
-    """Declare a function whose derivative is a weighted sum: dy = sum(w * dx) over the reduced axes.
+    """Declare a function whose derivative is a weighted sum: dy = sum(w * dx) over some axes.
 
     function(x, axis=negative ints, keepdims=bool); weight(x, y with kept axes, axis) gives w.
     """

@@ -171,7 +171,7 @@ class LowRank:
 
 
 def _matmul_right(primals, t):
-    """a @ (l r'): the k columns a @ l, each times its r; 2 m (n + p) operations instead of 2 m n p."""
+    """a @ (l r'): the k columns a @ l, each times its r; m (n + p) products instead of m n p."""
     a, b = primals
     if b.ndim != 2:
         return np.matmul(a, t.dense() if a.ndim <= b.ndim else _aligned(t, a.ndim))

@@ -1,4 +1,4 @@
-"""For the tests of users: hypothesis strategies for arrays and trees, and checks of a whole function.
+"""For tests of users: hypothesis strategies for arrays and trees, and checks of whole functions.
 
 >>> from hypothesis import given
 >>> @given(x=arrays(low=0.1))
@@ -53,7 +53,8 @@ def arrays(
         shape: a shape, or a strategy for shapes; by default any of up to three axes.
         low, high: the range, to stay where a function is smooth.
         dtype: float16, float32, float64 or complex.
-        distinct: no two entries closer than (high - low) / (2 size): away from the ties of max, sort.
+        distinct: no two entries closer than (high - low) / (2 size): away from the ties of max,
+            sort.
     """
     shape = shapes() if shape is None else shape
     drawn = shape if isinstance(shape, st.SearchStrategy) else st.just(shape)

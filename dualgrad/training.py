@@ -1,6 +1,7 @@
 """training_step: a loss and an optimiser in, one function that does a whole step out.
 
-The step owns the parameters between calls: it writes them in place and hands out copies. That leaves
+The step owns the parameters between calls: it writes them in place and hands out copies. That
+    leaves
 room to keep them packed and to defer updates; today every step is forward_gradient (or the backward
 baseline) followed by optimiser.update.
 """
@@ -29,7 +30,8 @@ class TrainingState:
     """What a training step needs to go on: parameters, optimiser state, key and number of steps.
 
     Attributes:
-        params, model_state: copies, made when read. step: how many steps were taken. key: the run's.
+        params, model_state: copies, made when read. step: how many steps were taken. key: the
+            run's.
 
     A state is used once: `step(state, ...)` writes into its arrays and returns the next.
     """
@@ -47,8 +49,8 @@ class TrainingState:
     def _get(self, name: str) -> Any:
         if self._used:
             raise LevelError(
-                f"state.{name}: this state went into a later step, which wrote over its arrays. Use "
-                f"the state that the step returned: state, value = step(state, *batch)."
+                f"state.{name}: this state went into a later step, which wrote over its arrays. "
+                f"Use the state that the step returned: state, value = step(state, *batch)."
             )
         return self._parts[name]
 
@@ -90,6 +92,17 @@ def _copied(x: Any) -> Any:
     return x.copy() if hasattr(x, "copy") and hasattr(x, "dtype") else x
 
 
+def _apart(results: Tree, params: Tree) -> Tree:
+    """Return what the loss gave, copying what lies in params: the update writes into them."""
+    arrays = [w for w in tree.leaves(params) if isinstance(w, np.ndarray)]
+
+    def apart(x: Any) -> Any:
+        inside = isinstance(x, np.ndarray) and any(np.may_share_memory(x, w) for w in arrays)
+        return x.copy() if inside else x
+
+    return tree.map(apart, results)
+
+
 class TrainingStep:
     """The function that training_step returns; see there."""
 
@@ -107,8 +120,8 @@ class TrainingStep:
             raise OptionError(f"step.init: key={key!r}; give a dg.random.Key.")
         if (model_state is not None) != self._stateful:
             raise OptionError(
-                f"step.init: model_state {'given' if model_state is not None else 'missing'}, and the "
-                f"step was made with has_state={self._stateful}. Let the two agree."
+                f"step.init: model_state {'given' if model_state is not None else 'missing'}, and "
+                f"the step was made with has_state={self._stateful}. Let the two agree."
             )
         params = tree.map(_copied, params)
         return TrainingState(
@@ -121,6 +134,7 @@ class TrainingStep:
         (value, (model_state, aux)), gradient = self._gradient(
             params, *state_arguments, *batch, key=state.key.fold_in(number)
         )
+        value, model_state, aux = _apart((value, model_state, aux), params)
         params, memory = self._optimiser.update(params, gradient, state._get("optimiser"))
         following = TrainingState(params, memory, state.key, number + 1, model_state)
         state._used = True
@@ -135,12 +149,13 @@ def training_step(
     loss: Callable, optimiser: Optimiser, *, method: str = "forward", plan: bool = True,
     precision: str = "fast", has_aux: bool = False, has_state: bool = False, **options: Any,
 ) -> TrainingStep:  # fmt: skip
-    """Return step, where state, value = step(state, *batch) trains once; state = step.init(params, key).
+    """Return step: state, value = step(state, *batch) trains once, from step.init(params, key).
 
     Args:
         loss: loss(params, [model_state,] *batch[, key=]) giving value, (value, aux), (value,
-            new_model_state) or (value, new_model_state, aux). Value has shape () or, one an example,
-            (N,), of which the mean is minimised. A loss that names `key` gets one of its own a step.
+            new_model_state) or (value, new_model_state, aux). Value has shape () or, one an
+            example, (N,), of which the mean is minimised. A loss that names `key` gets one of its
+            own a step.
         optimiser: from dg.optim.
         method: "forward" estimates the gradient by forward_gradient; "backprop" computes it by vjp,
             as the baseline.
@@ -164,7 +179,7 @@ def training_step(
     if unknown or (options and method == "backprop"):
         raise OptionError(
             f"training_step: options {sorted(options)} with method={method!r}. "
-            f"{'backprop takes none' if not unknown else f'unknown: {unknown}; known: {sorted(known)}'}."
+            f"{f'Unknown: {unknown}; known: {sorted(known)}' if unknown else 'backprop takes none'}."
         )
     uniform = _uniform(loss, has_state, has_aux)
     if method == "forward":

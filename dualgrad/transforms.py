@@ -1,7 +1,8 @@
 """Transforms: functions in, derivative functions out; all of them built on one pushforward.
 
 Each call opens a level, gives the arguments tangents on it, runs the function, and takes the result
-apart. linearize gives recorded nodes instead of tangents; pushing or pulling the record is its result.
+apart. linearize gives recorded nodes instead of tangents; pushing or pulling the record is its
+result.
 """
 
 import math
@@ -20,10 +21,11 @@ from .dual import (
     find_level,
     new_level,
     primal_of,
+    read_only,
     split,
     tangent_like,
 )
-from .errors import DualgradError, LevelError, OptionError, ShapeError, StructureError
+from .errors import DtypeError, DualgradError, LevelError, OptionError, ShapeError, StructureError
 from .options import choice
 from .primitive import Node, Primitive
 
@@ -33,21 +35,11 @@ MODES = ("forward", "reverse")
 # --- arguments and results
 
 
-def _read_only(x: Any) -> Any:
-    """Return x as the function may see it: a view that cannot be written."""
-    if type(x) is DualTensor:
-        return DualTensor(_read_only(x.primal), _read_only(x.carrier), x.level)
-    if isinstance(x, np.ndarray) and x.flags.writeable:
-        x = x.view()
-        x.flags.writeable = False
-    return x
-
-
 def _as_primal(x: Any, where: str) -> Any:
     if type(x) is not DualTensor and not hasattr(x, "dtype"):
         x = np.asarray(x)[()]  # a Python number becomes a NumPy scalar
     check_floating(x, where)
-    return _read_only(x)
+    return read_only(x)
 
 
 def _is_static(x: Any) -> bool:
@@ -89,8 +81,8 @@ class _Arguments:
         sizes = {v.shape[0] if v.ndim else None for v in given}
         if len(sizes) > 1 or None in sizes:
             raise ShapeError(
-                f"{self.where}: tangents of shapes {[v.shape for v in given]} must share one leading "
-                f"axis of k directions. Stack the directions along axis 0."
+                f"{self.where}: tangents of shapes {[v.shape for v in given]} must share one "
+                f"leading axis of k directions. Stack the directions along axis 0."
             )
         k = sizes.pop() if sizes else 1
         return [
@@ -101,7 +93,7 @@ class _Arguments:
     def call(self, function: Callable, carriers: Sequence, level: Level) -> Any:
         given = iter(carriers)
         leaves = [
-            DualTensor(x, _read_only(next(given)), level) if m else x
+            DualTensor(x, read_only(next(given)), level) if m else x
             for x, m in zip(self.primals, self.moving, strict=True)
         ]
         return function(*tree.unflatten(self.structure, leaves))
@@ -123,12 +115,17 @@ def _take_apart(result: Tree, level: Level, where: str, k: int) -> tuple[Tree, T
     leaves, structure = tree.flatten(result)
     ys, tys = [], []
     for leaf in leaves:
-        y, ty = split(_number(leaf, where), level)
-        if type(y) is DualTensor:
-            y.level.check(where)
+        y, ty = _split_result(leaf, level, where)
         ys.append(y)
         tys.append(_dense_zeros(y, k) if ty is None else _dense(ty))
     return tree.unflatten(structure, ys), tree.unflatten(structure, tys)
+
+
+def _split_result(leaf: Any, level: Level, where: str) -> tuple[Any, Any]:
+    y, carrier = split(_number(leaf, where), level)
+    if type(y) is DualTensor:
+        y.level.check(where)  # what escaped from an inner transform that has returned
+    return y, carrier
 
 
 def _dense(t: Any) -> Any:
@@ -140,17 +137,13 @@ def _dense_zeros(y: Array, k: int) -> np.ndarray:
     return np.zeros((k, *y.shape), dtype)
 
 
-def _without_aux(result: Any, has_aux: bool, where: str) -> tuple[Any, Any]:
+def _without_aux(result: Any, has_aux: bool, level: Level, where: str) -> tuple[Any, Any]:
+    """Return (result, aux), aux without the tangents of this level; those of outer levels stay."""
     if not has_aux:
         return result, None
     if not isinstance(result, tuple) or len(result) != 2:
         raise StructureError(f"{where}: has_aux=True, so the function must return (result, aux).")
-    return result[0], tree.map(primal_at_return, result[1])
-
-
-def primal_at_return(x: Any) -> Any:
-    """Return an auxiliary output without the levels that end with its transform."""
-    return primal_of(x)
+    return result[0], tree.map(lambda x: split(x, level)[0], result[1])
 
 
 # --- forward
@@ -165,7 +158,7 @@ def _push(f, primals, tangents, where, stacked, has_aux):
     carriers = arguments.tangents(tangents, stacked)
     k = len(carriers[0]) if carriers else 1
     with new_level(where) as level:
-        result, aux = _without_aux(arguments.call(f, carriers, level), has_aux, where)
+        result, aux = _without_aux(arguments.call(f, carriers, level), has_aux, level, where)
         y, ty = _take_apart(result, level, where, k)
     if not stacked:
         ty = tree.map(lambda t: t[0], ty)
@@ -182,7 +175,8 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
         has_aux: f returns (result, aux); aux comes back as a third item, without tangents.
 
     Raises:
-        DtypeError: an integer primal, or a complex tangent of a real one. ShapeError, StructureError:
+        DtypeError: an integer primal, or a complex tangent of a real one. ShapeError,
+            StructureError:
         tangents do not fit. MissingRuleError: f calls a function without a rule.
 
     >>> jvp(np.sin, (0.0,), (2.0,))
@@ -229,6 +223,8 @@ def _closed(f: Callable, args: tuple, numbers: tuple[int, ...], kwargs: dict) ->
 def derivative(f: Callable, argnums: int = 0) -> Callable:
     """Return the function that gives df/dx for a scalar x; the result has the shape of f's.
 
+    A tuple of argnums gives a tuple of derivatives.
+
     >>> derivative(lambda x: x**3)(2.0)
     np.float64(12.0)
     """
@@ -241,7 +237,10 @@ def derivative(f: Callable, argnums: int = 0) -> Callable:
                 f"dg.derivative: x has shape {np.shape(primal_of(chosen[0]))}, not (). Use "
                 f"dg.gradient for one number as result, dg.jacobian for any."
             )
-        return jvp(_closed(f, args, numbers, kwargs), chosen, (1.0,) * len(chosen))[1]
+        g, basis = _closed(f, args, numbers, kwargs), tuple(np.eye(len(chosen)))
+        rows = _push(g, chosen, basis, "dg.derivative", True, False)[1]
+        columns = tuple(tree.map(lambda t, i=i: t[i], rows) for i in range(len(chosen)))
+        return _one_or_all(columns, argnums)
 
     return df
 
@@ -252,7 +251,7 @@ BYTES_A_CHUNK = 1 << 28  # of tangents of the arguments, where no chunk_size is 
 def _columns(
     g: Callable, chosen: tuple, chunk_size: int | None, has_aux: bool, where: str
 ) -> tuple:
-    """Return (y, J, aux), J a tree of results with leaves (inputs, *shape): one row an input entry."""
+    """Return (y, J, aux); the leaves of J are (inputs, *shape), one row for each input entry."""
     arguments = _Arguments(chosen, where)
     leaves = arguments.floating()
     sizes = [math.prod(x.shape) for x in leaves]
@@ -270,8 +269,9 @@ def _columns(
         k = min(chunk_size, total - start)
         carriers = _seeds(leaves, sizes, start, k)
         with new_level(where) as level:
-            result, aux = _without_aux(arguments.call(g, carriers, level), has_aux, where)
+            result, aux = _without_aux(arguments.call(g, carriers, level), has_aux, level, where)
             y, ty = _take_apart(result, level, where, k)
+        _check_modes_agree(leaves, tree.leaves(y), "forward", where)
         parts.append(ty)
     if len(parts) == 1:
         return y, parts[0], aux
@@ -315,16 +315,20 @@ def value_and_jacobian(
     chunk_size: int | None = None, has_aux: bool = False,
 ) -> Callable:  # fmt: skip
     """Return the function that gives (f(x), Jacobian), or ((f(x), aux), Jacobian); see jacobian."""
+    return _value_and_blocks(f, argnums, mode, chunk_size, has_aux, "dg.jacobian")
+
+
+def _value_and_blocks(f, argnums, mode, chunk_size, has_aux, where):
     choice("mode", mode, MODES)
 
     def value_and_j(*args, **kwargs):
-        numbers = _argument_numbers(argnums, args, "dg.jacobian")
+        numbers = _argument_numbers(argnums, args, where)
         g, chosen = _closed(f, args, numbers, kwargs), tuple(args[n] for n in numbers)
         if mode == "reverse":
-            y, blocks, aux = _rows(g, chosen, has_aux)
+            y, blocks, aux = _rows(g, chosen, has_aux, where)
         else:
-            y, columns, aux = _columns(g, chosen, chunk_size, has_aux, "dg.jacobian")
-            blocks = tree.map(lambda c: _Held(_blocks(c, chosen, "dg.jacobian")), columns)
+            y, columns, aux = _columns(g, chosen, chunk_size, has_aux, where)
+            blocks = tree.map(lambda c: _Held(_blocks(c, chosen, where)), columns)
         jacobian = tree.map(lambda held: _one_or_all(held.item, argnums), blocks)
         return ((y, aux), jacobian) if has_aux else (y, jacobian)
 
@@ -338,9 +342,21 @@ class _Held:
         self.item = item
 
 
-def _rows(g: Callable, chosen: tuple, has_aux: bool) -> tuple:
-    y, pull, *aux = vjp(g, *chosen, has_aux=has_aux)
+def _check_modes_agree(inputs: Sequence, outputs: Sequence, mode: str, where: str) -> None:
+    """Raise DtypeError where one number an entry of x (or of y) is not the whole derivative."""
+    complex_x, complex_y = ("c" in {x.dtype.kind for x in xs} for xs in (inputs, outputs))
+    if (mode == "forward" and complex_x and not complex_y) or (mode == "reverse" and complex_y):
+        raise DtypeError(
+            f"{where}: with mode={mode!r} a function from {[str(x.dtype) for x in inputs]} to "
+            f"{[str(y.dtype) for y in outputs]} would lose half of its derivative. Use dg.jvp and "
+            f"dg.vjp, the other mode, or make the real and the imaginary part two arguments."
+        )
+
+
+def _rows(g: Callable, chosen: tuple, has_aux: bool, where: str) -> tuple:
+    y, pull, aux = _pullback(g, chosen, has_aux, where)
     leaves, structure = tree.flatten(y)
+    _check_modes_agree(pull.arguments.floating(), leaves, "reverse", where)
     blocks = []
     for i, leaf in enumerate(leaves):
         n = math.prod(leaf.shape)
@@ -351,7 +367,7 @@ def _rows(g: Callable, chosen: tuple, has_aux: bool) -> tuple:
         blocks.append(_Held(tree.map(
             lambda r, s=leaf.shape: None if r is None else np.reshape(r, (*s, *r.shape[1:])), rows
         )))  # fmt: skip
-    return y, tree.unflatten(structure, blocks), aux[0] if has_aux else None
+    return y, tree.unflatten(structure, blocks), aux
 
 
 def jacobian(
@@ -368,6 +384,11 @@ def jacobian(
             cotangent for each entry of the result through the record of linearize.
         chunk_size: directions a pass; by default as many as make the arguments' tangents 256 MB.
         has_aux: f returns (result, aux), the Jacobian function (jacobian, aux).
+
+    For complex x and y it is the derivative along the real axis, that of a holomorphic function.
+
+    Raises:
+        DtypeError: complex x with real y, or complex y in reverse mode: use jvp and vjp.
 
     >>> jacobian(lambda x: x * x)(np.array([1.0, 2.0]))
     array([[2., 0.],
@@ -407,9 +428,7 @@ def value_and_gradient(
         _check_real_number(y, "dg.gradient")
         return result
 
-    return value_and_jacobian(
-        one_number, argnums, mode=mode, chunk_size=chunk_size, has_aux=has_aux
-    )
+    return _value_and_blocks(one_number, argnums, mode, chunk_size, has_aux, "dg.gradient")
 
 
 def gradient(
@@ -470,7 +489,7 @@ def hvp(f: Callable, primals: Sequence, tangents: Sequence, *, mode: str = "forw
 
 
 class _Tape:
-    """The record of one run: its input and output nodes, and the nodes between in execution order."""
+    """The record of one run: input and output nodes, and those between in execution order."""
 
     def __init__(self, inputs: list[Node], outputs: list[Node | None]) -> None:
         self.inputs = inputs
@@ -501,7 +520,9 @@ class _Tape:
         at: dict[int, Any] = {}
 
         def add(node, ct):
-            ct = ct if ct.dtype == node.dtype else np.astype(ct, node.dtype)
+            if ct.dtype != node.dtype:  # a real argument keeps the real part of a complex cotangent
+                real = ct.dtype.kind == "c" and node.dtype.kind != "c"
+                ct = np.astype(np.real(ct) if real else ct, node.dtype)
             at[id(node)] = ct if id(node) not in at else at[id(node)] + ct
 
         for node, ct in zip(self.outputs, cotangents, strict=True):
@@ -525,8 +546,8 @@ def _no_transpose(primitive: Primitive) -> DualgradError:
     from .errors import MissingRuleError
 
     return MissingRuleError(
-        f"{primitive.name} has a tangent rule but no transpose, so reverse mode cannot pass it. Use "
-        f"mode='forward'."
+        f"{primitive.name} has a tangent rule but no transpose, so reverse mode cannot pass it. "
+        f"Use mode='forward'."
     )
 
 
@@ -551,9 +572,9 @@ def _record(f: Callable, primals: tuple, where: str, has_aux: bool = False) -> t
     arguments = _Arguments(primals, where)
     inputs = [Node(None, None, {}, [], x.shape, x.dtype) for x in arguments.floating()]
     with new_level(where) as level:
-        result, aux = _without_aux(arguments.call(f, inputs, level), has_aux, where)
+        result, aux = _without_aux(arguments.call(f, inputs, level), has_aux, level, where)
         leaves, structure = tree.flatten(result)
-        pairs = [split(_number(leaf, where), level) for leaf in leaves]
+        pairs = [_split_result(leaf, level, where) for leaf in leaves]
     tape = _Tape(inputs, [node for _, node in pairs])
     return arguments, [y for y, _ in pairs], tape, structure, aux
 
@@ -623,10 +644,14 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
     >>> f_vjp(1.0)
     (array([2., 4.]),)
     """
-    arguments, ys, tape, structure, aux = _record(f, primals, "dg.vjp", has_aux)
-    pullback = _Pullback(arguments, ys, tape, structure)
-    y = tree.unflatten(structure, ys)
+    y, pullback, aux = _pullback(f, primals, has_aux, "dg.vjp")
     return (y, pullback, aux) if has_aux else (y, pullback)
+
+
+def _pullback(f: Callable, primals: tuple, has_aux: bool, where: str) -> tuple:
+    arguments, ys, tape, structure, aux = _record(f, primals, where, has_aux)
+    pullback = _Pullback(arguments, ys, tape, structure)
+    return tree.unflatten(structure, ys), pullback, aux
 
 
 # --- rules of one's own
@@ -673,7 +698,8 @@ class custom_jvp:
         level.check(self.__name__)
         if self.rule is None:
             raise LevelError(
-                f"{self.__name__} is a custom_jvp without a rule. Declare one: @{self.__name__}.defjvp"
+                f"{self.__name__} is a custom_jvp without a rule. Declare one: "
+                f"@{self.__name__}.defjvp"
             )
         primals, carriers = zip(*(split(x, level) for x in args), strict=True)
         if any(type(c) is Node for c in carriers):
@@ -682,30 +708,35 @@ class custom_jvp:
         rows = []
         for i in range(k):
             tangents = tuple(
-                np.zeros_like(np.asarray(primal_of(p)), dtype=float if np.asarray(primal_of(p)).dtype.kind not in "fc" else None)
-                if c is None else _dense(c)[i] for p, c in zip(primals, carriers, strict=True)
-            )  # fmt: skip
+                self._no_tangent(p) if c is None else _dense(c)[i]
+                for p, c in zip(primals, carriers, strict=True)
+            )
             rows.append(self._call_rule(primals, tangents))
         y = rows[0][0]
         return DualTensor(y, np.stack([dy for _, dy in rows]), level)
+
+    @staticmethod
+    def _no_tangent(p: Any) -> np.ndarray:
+        p = np.asarray(primal_of(p))
+        return np.zeros(p.shape, p.dtype if p.dtype.kind in "fc" else float)
 
     def _call_rule(self, primals: tuple, tangents: tuple) -> tuple:
         assert self.rule is not None
         result = self.rule(primals, tangents)
         if not isinstance(result, tuple) or len(result) != 2:
             raise StructureError(f"the rule of {self.__name__} must return (y, dy), two arrays.")
-        y, dy = result
-        if np.shape(primal_of(y)) != np.shape(primal_of(dy)):
+        y, dy = (_number(part, f"the rule of {self.__name__}") for part in result)
+        if y.shape != dy.shape:
             raise ShapeError(
-                f"the rule of {self.__name__}: y has shape {np.shape(primal_of(y))} and dy "
-                f"{np.shape(primal_of(dy))}; they must agree."
+                f"the rule of {self.__name__}: y has shape {y.shape} and dy {dy.shape}; they must "
+                f"agree."
             )
-        return y, dy
+        return y, dy if dy.dtype == y.dtype else dy.astype(y.dtype)
 
     def _recorded(self, level: Level, primals: tuple, carriers: tuple) -> DualTensor:
         # The rule is linear in the tangents, so at zero its own derivative along them is the rule.
         tangents = tuple(
-            np.zeros_like(p) if c is None else DualTensor(np.zeros_like(p), c, level)
+            self._no_tangent(p) if c is None else DualTensor(np.zeros_like(p), c, level)
             for p, c in zip(primals, carriers, strict=True)
         )
         y, dy = self._call_rule(primals, tangents)

@@ -1,10 +1,12 @@
 """Trees of arrays: tuples, lists, dicts, dataclasses and registered types, over optree.
 
-A leaf is *floating* (an array or number that can carry a tangent) or *static* (an integer, a string, a
-callable, None): static leaves stay as they are wherever parameters are perturbed, updated or counted.
+A leaf is *floating* (an array or number that can carry a tangent) or *static* (an integer, a
+string, a
+callable, None): static leaves stay as they are wherever parameters are perturbed, updated or
+    counted.
 A dataclass needs no registration. Its fields are children, except those declared with
-`dataclasses.field(metadata={"static": True})` and those that hold an int, str, bool, callable or None:
-these belong to the structure, so two models that differ in them are different trees.
+`dataclasses.field(metadata={"static": True})` and those that hold an int, str, bool, callable or
+None: these belong to the structure, so two models that differ in them are different trees.
 """
 
 import dataclasses
@@ -50,7 +52,7 @@ def _register_dataclass(cls: type) -> None:
 
 
 def _is_new_dataclass(node: Any) -> bool:
-    """Register the class of a dataclass instance on first sight; always False, so flattening goes on."""
+    """Register a dataclass on first sight; always False, so that flattening goes on."""
     cls = type(node)
     if cls not in _registered and dataclasses.is_dataclass(cls):
         _register_dataclass(cls)
@@ -58,7 +60,7 @@ def _is_new_dataclass(node: Any) -> bool:
 
 
 def register(cls: type, flatten: Callable, unflatten: Callable) -> None:
-    """Declare a container class: flatten(node) -> (children, metadata), unflatten(metadata, children)."""
+    """Declare a container: flatten(node) -> (children, metadata), unflatten(metadata, children)."""
     optree.register_pytree_node(cls, flatten, unflatten, namespace=NAMESPACE)
     _registered.add(cls)
 
@@ -85,7 +87,7 @@ def paths(tree: Tree) -> list[str]:
 
 
 def map(function: Callable, tree: Tree, *others: Tree) -> Tree:
-    """Return the tree of function(leaf, *other leaves); raises StructureError where structures differ."""
+    """Return the tree of function(leaf, *other leaves); StructureError where structures differ."""
     first, structure = flatten(tree)
     rest = [leaves_like(other, structure, "tree.map") for other in others]
     return unflatten(structure, [function(*row) for row in zip(first, *rest, strict=True)])
@@ -103,8 +105,7 @@ def leaves_like(tree: Tree, structure: Any, where: str) -> list:
 
 
 def _show(structure: Any) -> str:
-    text = str(structure).removeprefix("PyTreeSpec(")
-    return text.removesuffix(f", NoneIsLeaf, namespace={NAMESPACE!r})")
+    return str(structure).removeprefix("PyTreeSpec(").rpartition(", NoneIsLeaf")[0]
 
 
 def is_floating(leaf: Any) -> bool:

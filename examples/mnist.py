@@ -21,17 +21,18 @@ MODELS = {
     "cnn": lambda key: dg.nn.CNN(key=key),
 }
 # What gave the best accuracy on the last 10,000 training images for the time it took.
-DEFAULTS = {  # (lr, directions, epochs); batches of 64, cosine to 0
-    ("logreg", "activations"): (0.2, 4, 20),
-    ("logreg", "weights"): (6e-3, 16, 25),
-    ("logreg", "backprop"): (0.2, 1, 20),
-    ("mlp", "activations"): (0.1, 4, 12),
-    ("mlp", "weights"): (3e-4, 16, 10),
-    ("mlp", "backprop"): (0.1, 1, 10),
-    ("cnn", "activations"): (0.01, 1, 1),
-    ("cnn", "weights"): (1e-4, 1, 1),
-    ("cnn", "backprop"): (0.05, 1, 3),
+DEFAULTS = {  # (lr, directions, epochs)
+    ("logreg", "activations"): (0.5, 4, 20),
+    ("logreg", "weights"): (0.012, 16, 25),
+    ("logreg", "backprop"): (0.5, 1, 20),
+    ("mlp", "activations"): (0.08, 8, 12),
+    ("mlp", "weights"): (1.5e-3, 16, 10),
+    ("mlp", "backprop"): (0.5, 1, 10),
+    ("cnn", "activations"): (1e-3, 4, 1),
+    ("cnn", "weights"): (5e-4, 8, 1),
+    ("cnn", "backprop"): (0.2, 1, 2),
 }
+WARM_UP = 200  # steps, at most a twentieth of all: the first steps are the ones that diverge
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -39,7 +40,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=MODELS, default="mlp",
-                        help="784-10, 784-1024-1024-10, or four convolutions (default: mlp)")  # fmt: skip
+                        help="784-10, 784-1024-1024-10 or convolutional (default: mlp)")  # fmt: skip
     trainer.add_options(parser)
     options = parser.parse_args(arguments)
     forward = options.method == "forward"
@@ -72,7 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
         "structure": options.structure,
         "perturb": options.perturb,
     }
-    optimiser = dg.optim.sgd(dg.optim.cosine(options.lr, options.steps))
+    falling = dg.optim.cosine(options.lr, options.steps)
+    rate = dg.optim.warmup(falling, max(1, min(WARM_UP, options.steps // 20)))
+    optimiser = dg.optim.sgd(rate)
     step = dg.training_step(
         loss, optimiser, method=options.method, **(forward if options.method == "forward" else {})
     )

@@ -1,4 +1,4 @@
-"""What the training examples share: options, the loop with its progress bar, checkpoints, reports."""
+"""What the training examples share: options, the loop with progress bar, checkpoints, reports."""
 
 import argparse
 import contextlib
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--method", choices=("forward", "backprop"), default="forward",
                        help="forward gradient, or reverse mode as the baseline")  # fmt: skip
     train.add_argument("--perturb", choices=("activations", "weights"), default="activations",
-                       help="what the directions of --method forward perturb (default: activations)")  # fmt: skip
+                       help="what directions perturb (default: activations)")  # fmt: skip
     length = train.add_mutually_exclusive_group()
     length.add_argument(
         "--epochs", type=positive_int, metavar="N", help="passes over the training set"
@@ -75,7 +75,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--json", type=Path, metavar="PATH", help="write the summary as one JSON object"
     )
     output.add_argument("--plot", type=Path, metavar="PATH", help="draw the loss curve as a PNG")
-    output.add_argument("--diagnose", action="store_true", help="ten times a run, compare the estimate "
+    output.add_argument("--diagnose", action="store_true", help="ten times a run, compare an estimate "
                         "with the true gradient: cosine and variance")  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def need(module: str):
         return __import__(module)
     except ModuleNotFoundError as error:
         raise dg.OptionError(
-            f'{module} is not installed; the examples need it: python -m pip install "dualgrad[examples]"'
+            f'{module} is missing; the examples need it: python -m pip install "dualgrad[examples]"'
         ) from error
 
 
@@ -145,7 +145,7 @@ class Run:
         return json.dumps({name: named[name] for name in shown})
 
     def save(self, state) -> None:
-        """Write the checkpoint, if there is one; a state that is not finite raises DivergedError."""
+        """Write the checkpoint, if asked for; DivergedError for a state that is not finite."""
         parts = state.state_tree()
         if not all(np.isfinite(x).all() for x in dg.tree.parameters(parts["params"]).values()):
             raise self.diverged("a parameter", state.step)
@@ -221,7 +221,7 @@ class Run:
 
 @contextlib.contextmanager
 def _interruptible():
-    """Give a list that Ctrl-C fills, so that a step in the middle of its writes is finished first."""
+    """Give a list that Ctrl-C fills, so that a step amid its writes is finished first."""
     stopped: list[int] = []
     try:
         previous = signal.signal(signal.SIGINT, lambda number, frame: stopped.append(number))
@@ -306,9 +306,9 @@ def report(run: Run, result: dict, test: dict) -> None:
     if not result["finished"]:
         print(f"interrupted after step {result['steps']} of {run.options.steps}")
     print(
-        f"{result['model']}, {result['method']}: {result['steps']} steps in {result['seconds']:.1f} s, "
-        f"train loss {result['train_loss']:.4f}, test loss {result['test_loss']:.4f}, "
-        f"test accuracy {result['test_accuracy']:.4f}"
+        f"{result['model']}, {result['method']}: {result['steps']} steps in "
+        f"{result['seconds']:.1f} s, train loss {result['train_loss']:.4f}, test loss "
+        f"{result['test_loss']:.4f}, test accuracy {result['test_accuracy']:.4f}"
     )
     for row in run.diagnoses:
         print(f"step {row['step']:>7}: cosine {row['cosine']:+.4f}, "

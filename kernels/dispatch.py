@@ -22,8 +22,8 @@ THRESHOLDS = {
     "outer_add": 16384,  # elements of w; ranks above product.cpu.LOOP_RANK stay with BLAS
 }
 
-# Kernels whose numba form wins at every size: how much work to do in NumPy, all calls added up, before
-# half a second for loading numba is worth it. Both forms give the same bits.
+# Kernels whose numba form wins at every size: how much work to do in NumPy, all calls added up,
+# before half a second for loading numba is worth it. Both forms give the same bits.
 LOADING = {
     "philox": 1 << 20,  # blocks of four words; a call counts as LEAST_CALL at least
     "ndtri": 1 << 23,  # entries

@@ -1,87 +1,17 @@
 """The cases behind the rules: for each differentiable function, how to call it and on what.
 
-A rule without a row here fails test_ops.py, which checks every row in every way it knows. Shapes are
-written "i j 3": equal letters are equal sizes drawn from 1 to 4, digits stand for themselves.
+A rule without a row here, or in ops_table_shapes.py, fails test_ops.py.
 """
 
 import math
-import operator
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
+import ops_table_shapes  # noqa: F401  (adds its cases)
+from ops_case import CASES, Argument, apart, case, within
 
 from dualgrad.ops import neural as nn
-from dualgrad.operations import name_of
-from dualgrad.testing import arrays
 
-
-@dataclass(frozen=True)
-class Argument:
-    """Where one argument is drawn from; `distinct` keeps entries apart, away from ties."""
-
-    shape: str
-    low: float = -2.0
-    high: float = 2.0
-    distinct: bool = False
-
-    def draw(self, sizes: dict[str, int], dtype: Any) -> st.SearchStrategy:
-        shape = tuple(int(s) if s.isdigit() else sizes[s] for s in self.shape.split())
-        return arrays(shape, low=self.low, high=self.high, dtype=dtype, distinct=self.distinct)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One way to call one operation, smooth wherever its arguments are drawn."""
-
-    name: str
-    operation: Callable
-    call: Callable
-    arguments: tuple[Argument, ...]
-    complex: bool = False  # takes complex arguments as well
-    narrow: bool = True  # keeps float16 (NumPy's linear solvers do not take it)
-
-    def __str__(self) -> str:
-        return self.name
-
-    def draw(self, dtype: Any = np.float64) -> st.SearchStrategy:
-        """Draw the arguments, as a tuple."""
-        letters = sorted({s for a in self.arguments for s in a.shape.split() if s.isalpha()})
-        sizes = st.tuples(*[st.integers(1, 4)] * len(letters))
-        return sizes.flatmap(
-            lambda n: st.tuples(
-                *(a.draw(dict(zip(letters, n, strict=True)), dtype) for a in self.arguments)
-            )
-        )
-
-
-CASES: list[Case] = []
-
-
-def case(
-    operation: Callable,
-    *arguments: str | Argument,
-    call: Callable | None = None,
-    what: str = "",
-    complex: bool = False,
-    narrow: bool = True,
-) -> None:
-    """Add a case; `call` defaults to the operation itself, and a bare shape is drawn from [-2, 2]."""
-    drawn = tuple(Argument(a) if isinstance(a, str) else a for a in arguments)
-    shapes = ", ".join(f"({a.shape.replace(' ', ',')})" for a in drawn)
-    name = f"{name_of(operation)} {what or shapes}"
-    CASES.append(Case(name, operation, call or operation, drawn, complex, narrow))
-
-
-def within(low: float, high: float, shape: str = "i j") -> Argument:
-    return Argument(shape, low, high)
-
-
-def apart(shape: str = "i j") -> Argument:
-    return Argument(shape, distinct=True)
-
+__all__ = ["CASES"]
 
 # --- entry by entry
 
@@ -120,17 +50,26 @@ for _shapes in (("i j", "i j"), ("i j", "j"), ("i 1", "1 j"), ("", "i"), ("i", "
 case(np.fmod, within(-2.9, -2.3), within(1, 1.09), what="of a negative")
 case(np.remainder, within(-2.9, -2.3), within(1, 1.09), what="of a negative")
 for _exponent in (0, 1, 2, 3, -1, -2, 0.5, 2.0):
-    case(np.power, within(0.3, 2), call=lambda x, p=_exponent: x**p, what=f"x ** {_exponent}", complex=True)
+    case(
+        np.power,
+        within(0.3, 2),
+        call=lambda x, p=_exponent: x**p,
+        what=f"x ** {_exponent}",
+        complex=True,
+    )
 for _exponent in (2, 3):
     case(np.power, within(-2, -0.3), call=lambda x, p=_exponent: x**p, what=f"(-x) ** {_exponent}")
 case(np.power, "i j", call=lambda x: 2**x, what="2 ** x")
 for _name in ("maximum", "minimum", "fmax", "fmin"):  # no two entries of an `apart` array tie
-    case(getattr(np, _name), apart("2 i j"), call=lambda x, f=getattr(np, _name): f(x[0], x[1]))
-    case(getattr(np, _name), within(0.1, 2), within(-2, -0.1, "j"))
+    _call = getattr(np, _name)
+    case(_call, apart("2 i j"), call=lambda x, f=_call: f(x[0], x[1]))
+    case(_call, within(0.1, 2), within(-2, -0.1, "j"))
 case(np.modf, within(0.1, 0.9), call=lambda x: np.modf(x + 2)[0], what="fraction")
 case(np.angle, within(0.3, 2), call=lambda x: np.angle(x, deg=True), what="degrees", complex=True)
 case(np.absolute, within(-2, -0.3), what="left of the imaginary axis", complex=True)
-case(np.where, "i j", "j", call=lambda a, b: np.where(np.arange(b.size) % 2 == 0, a, b), complex=True)
+case(
+    np.where, "i j", "j", call=lambda a, b: np.where(np.arange(b.size) % 2 == 0, a, b), complex=True
+)
 case(np.where, "i", call=lambda a: np.where([[True], [False]], a, 0.5), what="beside a number")
 _RANGE = (within(-1, -0.3, "j"), within(1.3, 2, "i 1"))
 for _what, _x in (("inside", within(0, 1)), ("below", within(-3, -2)), ("above", within(3, 4))):
@@ -165,7 +104,9 @@ for _operation in (np.tensordot, np.linalg.tensordot):
     for _axes, _second in ((0, "p"), (1, "n p"), (([0, -1], [1, 0]), "n a p"), ((1, 0), "m p")):
         _call = lambda a, b, f=_operation, axes=_axes: f(a, b, axes=axes)  # noqa: E731
         case(_operation, "a m n", _second, call=_call, what=f"axes {_axes}")
-case(np.linalg.multi_dot, "m n", "n p", "p q", call=lambda *xs: np.linalg.multi_dot(xs), complex=True)
+case(
+    np.linalg.multi_dot, "m n", "n p", "p q", call=lambda *xs: np.linalg.multi_dot(xs), complex=True
+)
 case(np.linalg.multi_dot, "n", "n p", "p", call=lambda *xs: np.linalg.multi_dot(xs))
 
 EINSUMS = {
@@ -178,14 +119,32 @@ EINSUMS = {
 }  # fmt: skip
 for _spec, _shapes in EINSUMS.items():
     case(np.einsum, *_shapes, call=lambda *xs, s=_spec: np.einsum(s, *xs), what=_spec, complex=True)
-case(np.einsum, "m n", "n p", call=lambda a, b: np.einsum(a, [0, 1], b, [1, 2], [2, 0]), what="sublists")
-case(np.einsum, "m n", "n p", call=lambda a, b: np.einsum(a, [0, 1], b, [1, 2]), what="sublists, implicit")
-case(np.einsum, "b m n", call=lambda a: np.einsum(a, [..., 1, 0], [..., 0]), what="sublist with ellipsis")
+case(
+    np.einsum,
+    "m n",
+    "n p",
+    call=lambda a, b: np.einsum(a, [0, 1], b, [1, 2], [2, 0]),
+    what="sublists",
+)
+case(
+    np.einsum,
+    "m n",
+    "n p",
+    call=lambda a, b: np.einsum(a, [0, 1], b, [1, 2]),
+    what="sublists, implicit",
+)
+case(
+    np.einsum,
+    "b m n",
+    call=lambda a: np.einsum(a, [..., 1, 0], [..., 0]),
+    what="sublist with ellipsis",
+)
 case(np.einsum, "m n", call=lambda a: np.einsum("ij,kj->ik", a, a), what="one array twice")
 
 _image, _filter = "2 5 6 2", "3 2 2 3"
 CONVOLUTIONS = {
-    "plain": {}, "stride": {"stride": (2, 1)}, "padding": {"padding": 1}, "SAME": {"padding": "SAME"},
+    "plain": {}, "stride": {"stride": (2, 1)}, "padding": {"padding": 1},
+    "SAME": {"padding": "SAME"},
     "SAME and stride": {"padding": "SAME", "stride": 2}, "dilation": {"dilation": (1, 2)},
     "uneven padding": {"padding": ((0, 2), (1, 0))},
     "all": {"stride": 2, "padding": ((2, 1), (0, 3)), "dilation": 2},
@@ -203,135 +162,58 @@ def _dominant(a):
     return a + 6 * np.eye(a.shape[-1], dtype=a.dtype)
 
 
-for _a, _b in (("n n", "n"), ("n n", "n m"), ("3 n n", "n m"), ("n n", "3 n m"), ("a b n n", "b n m")):
+for _a, _b in (
+    ("n n", "n"),
+    ("n n", "n m"),
+    ("3 n n", "n m"),
+    ("n n", "3 n m"),
+    ("a b n n", "b n m"),
+):
     case(np.linalg.solve, _a, _b, call=lambda a, b: np.linalg.solve(_dominant(a), b),
          complex=True, narrow=False)  # fmt: skip
 case(np.linalg.inv, "n n", call=lambda a: np.linalg.inv(_dominant(a)), complex=True, narrow=False)
 case(np.linalg.inv, "3 n n", call=lambda a: np.linalg.inv(_dominant(a)), narrow=False)
 
-# --- indexing and shapes
-
-_MASK = np.arange(60).reshape(3, 4, 5) % 3 == 0
-INDICES = {
-    "int": 1, "negative int": -1, "ints": (1, -2, 3), "numpy int": np.int64(2), "slices": np.s_[1:, ::2],
-    "negative steps": np.s_[::-1, 3:0:-2], "None": np.s_[:, None, 1], "Ellipsis": np.s_[..., 1:3],
-    "inner Ellipsis": np.s_[0, ..., None, 1], "empty slice": np.s_[2:1], "all": (), "dots": ...,
-    "mask": _MASK, "mask of one axis": _MASK[:, 0, 0], "mask of two axes": (0, _MASK[0]),
-    "mask in the middle": np.s_[:, _MASK[0, :, 0]], "mask after": np.s_[1:, _MASK[0]],
-    "empty mask": np.zeros((3, 4), bool), "True": True, "False": np.False_, "True within": np.s_[:, True, 1],
-    "list": [2, 0, 2], "tuple": ((1, 1),), "range": range(2), "array": np.array([[0, 1], [2, 2]]),
-    "array and slice": (np.array([0, 2]), slice(1, 3)), "slice and array": np.s_[:, [3, 3, 0]],
-    "adjacent arrays": np.s_[:, [1, 2, 1], [0, 4, 0]], "arrays that broadcast": np.ix_([0, 2], [1, 1, 3]),
-    "int and array": np.s_[1, [0, 3, 3]], "separated arrays": np.s_[[0, 2], :, [1, 1]],
-    "separated by None": np.s_[[0, 2], None, [1, 1]], "int, slice, array": np.s_[1, :, [4, 0, 4]],
-    "array, Ellipsis, int": np.s_[[[2], [0]], ..., 3], "array, None, slice, array": np.s_[[1, 1], None, 1:, [0, 2]],
-    "mask, slice, array": np.s_[[True, False, True], ::2, [1, 4]], "empty list": [], "0-d array": np.array(2),
-    "empty array": np.zeros((2, 0), int), "slice, empty array": np.s_[:, np.zeros(0, int)],
-    "k coincides": np.s_[[0, 1, 2], [0, 1, 2]],
-}  # fmt: skip
-getitem = operator.getitem
-for _what, _index in INDICES.items():
-    case(getitem, "3 4 5", call=lambda x, i=_index: x[i], what=_what, complex=_what == "separated arrays")
-case(getitem, "", call=lambda x: x[...] + x[()] + np.sum(x[None]), what="of a number")
-case(getitem, "i", call=lambda x: sum(v * v for v in x), what="by iteration")
-
-FIXED = [  # calls on one array of shape (3, 4, 5)
-    (np.take, [("int", (1, 1)), ("flat", ([3, -1, 3],)), ("axis", ([[0, 2], [2, 1]], -1))]),
-    (np.reshape, [("flat", (-1,)), ("int", (60,)), ("guess", ((2, -1, 3),)), ("Fortran", ((4, 15), "F"))]),
-    (np.ravel, [("C", ()), ("Fortran", ("F",))]),
-    (np.transpose, [("all", ()), ("axes", ((1, -1, 0),))]),
-    (np.matrix_transpose, [("", ())]), (np.linalg.matrix_transpose, [("", ())]),
-    (np.swapaxes, [("0, -1", (0, -1))]), (np.moveaxis, [("one", (0, -1)), ("two", ((0, 2), (1, 0)))]),
-    (np.expand_dims, [("one", (1,)), ("two", ((0, -1),))]),
-    (np.broadcast_to, [("wider", ((2, 3, 4, 5),)), ("the same", ((3, 4, 5),))]),
-    (np.flip, [("all", ()), ("one", (1,)), ("two", ((0, -1),))]),
-    (np.roll, [("flat", (7,)), ("one", (-2, 1)), ("two", ((1, 3), (0, 2)))]),
-    (np.repeat, [("flat", (2,)), ("axis", (3, -1)), ("counts", ([2, 0, 1], 0))]),
-    (np.tile, [("int", (2,)), ("fewer", ((2, 1),)), ("more", ((2, 1, 2, 1),))]),
-    (np.array_split, [("sections", (2, 1)), ("points", ([1, 3, 9], 2)), ("backwards", ([3, 1], 2))]),
-    (np.split, [("sections", (2, 1)), ("points", ([1, 4], -1))]),
-    (np.diagonal, [("first", ()), ("offset", (1, 2, 1)), ("below", (-2, 0, -1)), ("none", (9,))]),
-    (np.linalg.diagonal, [("", ())]),
-    (np.trace, [("", ()), ("offset", (-1, 1, 2))]), (np.tril, [("", ()), ("k", (-1,))]),
-    (np.triu, [("", ()), ("k", (2,))]),
-    (np.cumsum, [("flat", ()), ("axis", (1,)), ("last", (-1,))]),
-    (np.diff, [("once", ()), ("twice", (2, 0)), ("not", (0,))]),
-]  # fmt: skip
-for _operation, _calls in FIXED:
-    for _what, _options in _calls:
-        case(_operation, "3 4 5", call=lambda x, f=_operation, o=_options: f(x, *o), what=_what or "plain")
-for _mode in ("edge", "reflect", "symmetric", "wrap", "constant"):
-    case(np.pad, "3 4", call=lambda x, m=_mode: np.pad(x, ((1, 2), (0, 3)), m), what=_mode)
-case(np.pad, "i", call=lambda x: np.pad(x, 2, constant_values=(1, 5)), what="with values")
-for _mode in ("wrap", "clip"):
-    case(np.take, "4", call=lambda x, m=_mode: np.take(x, [9, -7, 1], mode=m), what=_mode)
-_ORDER = np.argsort(np.sin(np.arange(60).reshape(3, 4, 5)), axis=1)
-case(np.take_along_axis, "3 4 5", call=lambda x: np.take_along_axis(x, _ORDER, 1))
-case(np.take_along_axis, "3 4 5", call=lambda x: np.take_along_axis(x, _ORDER[:1, :2], 1), what="short")
-case(np.take_along_axis, "3 4", call=lambda x: np.take_along_axis(x, _ORDER[0, 0], None), what="flat")
-case(np.reshape, "i j k", call=lambda x: x.transpose(2, 0, 1).reshape(-1, x.shape[1]), what="of a transpose")
-case(np.squeeze, "i 1 j 1", call=np.squeeze)
-case(np.squeeze, "i 1 j 1", call=lambda x: np.squeeze(x, -3), what="one axis")
-case(np.broadcast_to, "i 1", call=lambda x: np.broadcast_to(x, (2, x.shape[0], 3)), what="a column")
-case(np.broadcast_arrays, "i 1", "j", complex=True)
-for _operation in (np.atleast_1d, np.atleast_2d):
-    case(_operation, "")
-    case(_operation, "", "i", "i j")
-for _shapes in (("i j", "m j"), ("2 2 i", "3 2 i")):
-    case(np.concatenate, *_shapes, call=lambda *xs: np.concatenate(xs), complex=True)
-case(np.concatenate, "i j", "m", call=lambda *xs: np.concatenate(xs, axis=None), what="flat")
-case(np.concatenate, "i j", call=lambda x: np.concatenate([x, np.ones_like(x), x * x], -1), what="mixed")
-for _axis in (0, 1, -1):
-    case(np.stack, "i j", "i j", call=lambda *xs, a=_axis: np.stack(xs, a), what=f"axis {_axis}")
-case(np.stack, "3 i", call=lambda x: np.stack([x[0], 2 * x[1], np.zeros(x.shape[1], x.dtype)]), what="rows")
-for _operation, _shapes in ((np.hstack, ("i j", "i m")), (np.vstack, ("i j", "j"))):
-    case(_operation, *_shapes, call=lambda *xs, f=_operation: f(xs))
-case(np.hstack, "", "i", call=lambda *xs: np.hstack(xs))
-case(np.column_stack, "i", "i j", call=lambda *xs: np.column_stack(xs))
-case(np.append, "i j", "m")
-case(np.append, "i j", "m j", call=lambda a, b: np.append(a, b, 0), what="axis 0")
-for _offset in (-1, 0, 2):
-    case(np.diag, "i", call=lambda x, k=_offset: np.diag(x, k), what=f"of a vector, {_offset}")
-    case(np.diag, "4 i", call=lambda x, k=_offset: np.diag(x, k), what=f"of a matrix, {_offset}")
-case(np.tril, "i", what="of a vector")
-for _operation in (np.copy, np.real, np.imag):
-    case(_operation, "i j", complex=True)
-case(np.astype, "i j", call=lambda x: np.astype(x, np.complex128) * (1 + 2j), what="to complex")
-case(np.astype, "i j", call=lambda x: x.astype(x.dtype, copy=False) * x, what="to its own dtype")
-
-
-def _filled(like):
-    def call(x):
-        y = like(x)
-        y[...] = 2 * x
-        y[:1] += x[-1:]
-        return y * x
-
-    return call
-
-
-for _operation in (np.zeros_like, np.empty_like, np.ones_like):
-    case(_operation, "i j", call=lambda x, f=_operation: f(x) * 0 + x)
-case(np.full_like, "i j", call=lambda x: np.full_like(x, 3.0) * x)
-case(np.full_like, "i j", "", call=np.full_like, what="with a dual")
-
 # --- reductions: every axis, negative and several, kept or not
 
-AXES = [(None, False), (0, False), (-1, True), ((0, 2), False), ((-1, 1), True), ((), False), ((0, 1, 2), True)]
+AXES = [
+    (None, False),
+    (0, False),
+    (-1, True),
+    ((0, 2), False),
+    ((-1, 1), True),
+    ((), False),
+    ((0, 1, 2), True),
+]
 SMOOTH_REDUCTIONS = (np.sum, np.prod, np.mean, np.var, np.std, np.linalg.vector_norm, nn.logsumexp)
 for _operation in (*SMOOTH_REDUCTIONS, np.max, np.amax, np.min, np.amin, np.ptp, np.median):
     for _axis, _keepdims in AXES:
-        if _axis == () and _operation in (np.var, np.std, np.median, np.linalg.vector_norm, nn.logsumexp):
+        if _axis == () and _operation in (
+            np.var,
+            np.std,
+            np.median,
+            np.linalg.vector_norm,
+            nn.logsumexp,
+        ):
             continue  # of single numbers: constant, or not smooth
-        _extreme = _operation not in SMOOTH_REDUCTIONS
         case(_operation, apart("3 2 4"), what=f"axis {_axis}{' kept' if _keepdims else ''}",
              call=lambda x, f=_operation, o={"axis": _axis, "keepdims": _keepdims}: f(x, **o),
-             complex=_operation in (np.sum, np.prod, np.mean, np.var, np.std, np.linalg.vector_norm))  # fmt: skip
+             complex=_operation in SMOOTH_REDUCTIONS[:-1])  # fmt: skip
 for _operation in (np.sum, np.prod, np.max, np.min):
     case(_operation, "", what="of a number")
 case(np.sum, "i j", call=lambda x: np.sum(x, where=np.arange(x.shape[1]) % 2 == 0), what="where")
-case(np.prod, "3 3", call=lambda x: np.prod(x * np.array([1.0, 0.0, 1.0], x.dtype), 1), what="one zero")
-case(np.prod, "2 4", call=lambda x: np.prod(x - x[:, :1] * x[:, 1:2] / x[:, 1:2], 1), what="a computed zero")
+case(
+    np.prod,
+    "3 3",
+    call=lambda x: np.prod(x * np.array([1.0, 0.0, 1.0], x.dtype), 1),
+    what="one zero",
+)
+case(
+    np.prod,
+    "2 4",
+    call=lambda x: np.prod(x - x[:, :1] * x[:, 1:2] / x[:, 1:2], 1),
+    what="a computed zero",
+)
 case(np.prod, "2 3", call=lambda x: np.prod(x * np.array([0.0, 0.0, 1.0], x.dtype)), what="zeros")
 case(np.max, apart("i j"), call=lambda x: np.max(x, initial=-5.0), what="initial")
 case(np.min, apart("i j"), call=lambda x: np.min(x, axis=0, initial=-5.0), what="initial below")
@@ -340,7 +222,13 @@ for _options in ({"ddof": 1}, {"correction": 1, "axis": 1}):
     case(np.var, "3 4", call=lambda x, o=_options: np.var(x, **o), what=f"{_options}")
     case(np.std, "3 4", call=lambda x, o=_options: np.std(x, **o), what=f"{_options}")
 case(np.average, "i j")
-case(np.average, "i j", within(0.5, 2, "j"), call=lambda a, w: np.average(a, 1, w), what="weights of an axis")
+case(
+    np.average,
+    "i j",
+    within(0.5, 2, "j"),
+    call=lambda a, w: np.average(a, 1, w),
+    what="weights of an axis",
+)
 case(np.average, "i j", within(0.5, 2), call=lambda a, w: np.average(a, weights=w), what="weights")
 for _order in (None, 1, 2, 3, 2.5, 0.5, -1, math.inf, -math.inf):
     case(np.linalg.norm, Argument("5", 0.3, 2, True), call=lambda x, o=_order: np.linalg.norm(x, o),
@@ -350,8 +238,8 @@ for _order in (None, 1, 2, 3, 2.5, 0.5, -1, math.inf, -math.inf):
     case(np.linalg.vector_norm, Argument("2 3", 0.3, 2, True), what=f"entries, ord {_order}",
          call=lambda x, o=_order or 2: np.linalg.vector_norm(x, ord=o))  # fmt: skip
 for _order in (None, "fro", 1, -1, math.inf, -math.inf):
-    case(np.linalg.norm, Argument("3 5", 0.3, 2, True), call=lambda x, o=_order: np.linalg.norm(x, o),
-         what=f"matrix, ord {_order}")  # fmt: skip
+    case(np.linalg.norm, Argument("3 5", 0.3, 2, True), what=f"matrix, ord {_order}",
+         call=lambda x, o=_order: np.linalg.norm(x, o))  # fmt: skip
     case(np.linalg.norm, Argument("4 2 3", 0.3, 2, True), what=f"matrices, ord {_order}",
          call=lambda x, o=_order: np.linalg.norm(x, o, axis=(2, 0)))  # fmt: skip
 for _axis in (0, -1, None):
@@ -366,11 +254,15 @@ case(nn.relu, within(0.1, 2), what="above 0")
 case(nn.relu, within(-2, -0.1), what="below 0")
 for _operation in (nn.softmax, nn.log_softmax):
     for _axis in (-1, 0, 1):
-        case(_operation, "i j 3", call=lambda x, f=_operation, a=_axis: f(x, a), what=f"axis {_axis}")
+        case(
+            _operation, "i j 3", call=lambda x, f=_operation, a=_axis: f(x, a), what=f"axis {_axis}"
+        )
 for _reduction in ("mean", "none"):
     case(nn.cross_entropy, "i 3", what=_reduction,
          call=lambda x, r=_reduction: nn.cross_entropy(x, np.arange(len(x)) % 3, r))  # fmt: skip
     case(nn.mse, "i j", "i j", call=lambda x, y, r=_reduction: nn.mse(x, y, r), what=_reduction)
 for _operation in (nn.max_pool2d, nn.avg_pool2d):
     case(_operation, apart("2 5 4 3"), call=lambda x, f=_operation: f(x, 2), what="size 2")
-    case(_operation, apart("1 5 6 2"), call=lambda x, f=_operation: f(x, (3, 2)), what="size (3, 2)")
+    case(
+        _operation, apart("1 5 6 2"), call=lambda x, f=_operation: f(x, (3, 2)), what="size (3, 2)"
+    )

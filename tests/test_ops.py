@@ -1,6 +1,4 @@
-"""Every rule of the operation table, by the cases of ops_table.py: values, derivatives, dtypes, transposes."""
-
-import contextlib
+"""Every rule of the operation table, by the cases of ops_table.py, and conventions at kinks."""
 
 import numpy as np
 import pytest
@@ -39,7 +37,9 @@ def test_every_differentiable_operation_has_a_case():
         OPERATIONS[case.operation].name for case in CASES
     }
     assert not missing
-    assert {case.operation for case in CASES} == {f for f, o in OPERATIONS.items() if o.differentiable}
+    assert {case.operation for case in CASES} == {
+        f for f, o in OPERATIONS.items() if o.differentiable
+    }
     assert len({case.name for case in CASES}) == len(CASES)
 
 
@@ -130,7 +130,7 @@ def test_float32_is_kept_and_near(case, data, key):
     y, ty = dg.jvp(case.call, args, testing.random_like(key, args))
     for a, b, t in zip(plain, leaves(y), leaves(ty), strict=True):
         assert a.dtype == b.dtype == t.dtype
-        if a.dtype != np.complex128:
+        if case.operation is not np.float_power and a.dtype != np.complex128:  # which widen
             assert a.dtype == np.float32
     testing.check_jvp(case.call, args, key=key)
 
@@ -149,10 +149,15 @@ def test_float16_is_kept(case, data, key):
 
 # --- functions whose result does not move
 
-TWO = "heaviside floor_divide greater greater_equal less less_equal equal not_equal isclose allclose"
+TWO = (
+    "heaviside floor_divide greater greater_equal less less_equal equal not_equal isclose allclose"
+)
 TWO += " array_equal array_equiv logical_and logical_or logical_xor"
 CONSTANT_CALLS = {
-    **{getattr(np, name): (lambda f: lambda x: f(x, 0.25))(getattr(np, name)) for name in TWO.split()},
+    **{
+        getattr(np, name): (lambda f: lambda x: f(x, 0.25))(getattr(np, name))
+        for name in TWO.split()
+    },
     np.searchsorted: lambda x: np.searchsorted(np.array([-1.0, 0.0, 1.0]), x),
     np.digitize: lambda x: np.digitize(x, [-1.0, 0.0, 1.0]),
     np.lexsort: lambda x: np.lexsort((x[0], x[1])),
@@ -213,7 +218,8 @@ NOT_SMOOTH = {
     "sort is stable at 0": (lambda x: np.sort(TIE(x)), 0.0, [[1, 3, 2], [0, 0, 2], [0, 0, 0]]),
     "median follows the stable order": (lambda x: np.median(TIE(x)), 0.0, [3, 0, 0]),
     "max_pool2d takes the first": (
-        lambda x: nn.max_pool2d(TIE(x)[[1, 0, 2, 2]].reshape(1, 2, 2, 1), 2)[0, 0, 0, 0], 0.0, [3, 0, 0],
+        lambda x: nn.max_pool2d(TIE(x)[[1, 0, 2, 2]].reshape(1, 2, 2, 1), 2)[0, 0, 0, 0],
+        0.0, [3, 0, 0],
     ),
     "clip at the lower edge": (lambda x: np.clip(x, 0, 1), 0.0, [1, 0, 0]),
     "clip at the upper edge": (lambda x: np.clip(x, 0, 1), 1.0, [1, 0, 0]),
@@ -222,7 +228,7 @@ NOT_SMOOTH = {
     "clip with crossed limits": (lambda x: np.clip(x, 3 * x, 2 * x), 1.0, [2, 0, 0]),
     "norm at 0": (lambda x: np.linalg.norm(row(np.positive, np.positive)(x)), 0.0, [0, 0, 0]),
     "norm of order 3 at 0": (lambda x: np.linalg.norm(TIE(x), 3), 0.0, [0, 0, 0]),
-    "norm of order 1.5 at 0": (lambda x: np.linalg.vector_norm(TIE(x), ord=1.5), 0.0, [0, 0, 0]),
+    "vector_norm of order 3 at 0": (lambda x: np.linalg.vector_norm(TIE(x), ord=3), 0.0, [0] * 3),
     "std of equal entries": (lambda x: np.std(TIE(x)), 0.0, [0, 0, 0]),
     "hypot at 0": (lambda x: np.hypot(x, 2 * x), 0.0, [0, 0, 0]),
     "abs of a complex 0": (lambda x: np.abs(x * (1 + 2j)), 0.0, [0, 0, 0]),
@@ -231,13 +237,17 @@ NOT_SMOOTH = {
     "x**2 at 0": (lambda x: x**2, 0.0, [0, 2, 0]),
     "x**3 at 0": (lambda x: x**3, 0.0, [0, 0, 6]),
     "x**2.0 at 0": (lambda x: np.float_power(x, 2.0), 0.0, [0, 2, 0]),
-    "x**[0 1 2 3] at 0": (lambda x: x ** np.arange(4), 0.0, [[0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 6]]),
+    "x**[0 1 2 3] at 0": (
+        lambda x: x ** np.arange(4), 0.0, [[0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 6]],
+    ),
     "0**x at 2": (lambda x: 0**x, 2.0, [0, 0, 0]),
     "prod of zeros": (lambda x: np.prod(row(*[np.positive] * 3)(x)), 0.0, [0, 0, 6]),
     "nan_to_num of nan": (lambda x: np.nan_to_num(x * np.nan), 1.0, [0, 0, 0]),
     "copysign of 0": (lambda x: np.copysign(x, -1.0), 0.0, [0, 0, 0]),
     "logsumexp of -inf": (lambda x: nn.logsumexp(x - np.array([np.inf, np.inf])), 1.0, [0, 0, 0]),
-    "logsumexp with a -inf": (lambda x: nn.logsumexp(x * x - np.array([np.inf, 0.0])), 1.0, [2, 2, 0]),
+    "logsumexp with a -inf": (
+        lambda x: nn.logsumexp(x * x - np.array([np.inf, 0.0])), 1.0, [2, 2, 0],
+    ),
     "logaddexp of -inf": (lambda x: np.logaddexp(x - np.inf, x - np.inf), 1.0, [0, 0, 0]),
     "logaddexp2 of -inf": (lambda x: np.logaddexp2(x - np.inf, x - np.inf), 1.0, [0, 0, 0]),
     "softmax with a -inf": (lambda x: nn.softmax(x - np.array([np.inf, 0.0])), 1.0, [[0, 0]] * 3),
@@ -257,7 +267,6 @@ def test_where_selects_tangents_so_a_nan_branch_never_spreads():
     with np.errstate(invalid="ignore", divide="ignore"):
         assert three_derivatives(f, -1.0) == [3, -6, 6]
         assert three_derivatives(f, 0.0) == [0, 0, 6]
-        assert dg.gradient(f, mode="reverse")(-1.0) == 3
 
 
 # --- dtypes that operators and functions ask for
@@ -286,10 +295,6 @@ def test_float16_means_do_not_overflow():
     x = dg.dual(np.full(1000, 100, np.float16), np.full(1000, 90, np.float16))
     for y in (np.mean(x), np.mean(x, 0), x.mean(), np.average(x)):
         assert (y.dtype, y.primal, y.tangent) == (np.float16, 100, 90)
-    wide = np.array([0, 400], np.float16)
-    for f in (np.var, np.std):
-        y = f(dg.dual(wide, wide / 400))
-        assert y.dtype == np.float16 and y.primal == f(wide)
 
 
 def test_remainder_steps_where_its_value_does():
@@ -304,11 +309,11 @@ def test_unsupported_arguments_raise_instead_of_being_ignored():
         lambda: np.add(x, 1, where=np.array([True, False, True])), lambda: np.sum(x, initial=1.0),
         lambda: np.reshape(x, (3, 1), order="A"), lambda: np.linalg.norm(np.diag(x), 2),
         lambda: np.linalg.norm(np.diag(x), "nuc"), lambda: np.pad(x, 1, mode="mean"),
-        lambda: np.add.reduce(x), lambda: np.mean(x, where=x > 0), lambda: np.fft.fft(x),
+        lambda: np.logaddexp.reduce(x), lambda: np.mean(x, where=x > 0), lambda: np.fft.fft(x),
         lambda: np.linalg.svd(np.diag(x)), lambda: np.average(x, weights=x, returned=True),
     ]  # fmt: skip
     for call in calls:
-        with contextlib.suppress(AttributeError), pytest.raises(dg.MissingRuleError, match="np[.]"):
+        with pytest.raises(dg.MissingRuleError, match="np[.]"):
             call()
 
 

@@ -11,8 +11,8 @@ from dualgrad.operations import METHODS, OPERATIONS, name_of
 PAGE = Path(__file__).parent.parent / "docs" / "operations.md"
 HEAD = """# Functions that take duals
 
-Made from the operation table by `python tools/operations_page.py`; a test compares the two. Whatever is
-not here raises `MissingRuleError`, and so does an argument that a rule does not take.
+Made from the operation table by `python tools/operations_page.py`; a test compares the two.
+Whatever is not here raises `MissingRuleError`, and so does an argument that a rule does not take.
 
 Operators, and ndarray's methods on duals, are the NumPy functions of the same meaning.
 """
@@ -29,7 +29,9 @@ def page() -> str:
         else:
             constant.add(operation.name)
     for family in sorted(families):
-        parts.append(f"\n## {family.capitalize()}\n\n{_listing(families[family])}\n".replace("\\\n", "\n"))
+        parts.append(
+            f"\n## {family.capitalize()}\n\n{_listing(families[family])}\n".replace("\\\n", "\n")
+        )
     methods = [f"{name_of(function)}.{method}" for function, method in METHODS]
     if methods:
         parts.append(f"\n## Methods of ufuncs\n\n{_listing(methods)}\n")

@@ -76,8 +76,8 @@ def linear(x: Array, w: Array, b: Array | None = None, *, activation: str | None
     function = activation_function(activation)
     if np.ndim(w) != 2 or np.ndim(x) < 1 or np.shape(x)[-1] != np.shape(w)[0]:
         raise ShapeError(
-            f"linear: x {np.shape(x)} and w {np.shape(w)} do not fit. Give w as (n_in, n_out) and x "
-            f"with n_in entries along its last axis."
+            f"linear: x {np.shape(x)} and w {np.shape(w)} do not fit. Give w as (n_in, n_out) and "
+            f"x with n_in entries along its last axis."
         )
     shape = np.shape(w)
     _check_bias("linear", b, shape)
@@ -97,7 +97,8 @@ def conv2d(
 
     Args:
         x: images (N, H, W, C_in). w: filters (height, width, C_in // groups, C_out).
-        stride, dilation: int or pair. padding: int, "VALID", "SAME", or ((top, bottom), (left, right)).
+        stride, dilation: int or pair. padding: int, "VALID", "SAME", or ((top, bottom), (left,
+            right)).
         groups: channels are cut into this many groups. b: (C_out,) or None.
         activation: as for linear.
     """

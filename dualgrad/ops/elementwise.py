@@ -1,7 +1,7 @@
 """Functions applied entry by entry: each row is the function and its partial derivatives.
 
-Constants in partials are Python numbers, so that float32 stays float32. Conventions at points without
-a derivative are listed in docs/conventions.md.
+Constants in partials are Python numbers, so that float32 stays float32. Conventions at points
+without a derivative are listed in docs/conventions.md.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..dual import primal_of
 from ..operations import implements
-from ..primitive import Share, constant, custom, elementwise
+from ..primitive import Share, check_levels, constant, custom, elementwise
 
 LN2, LN10 = math.log(2), math.log(10)
 DEGREE = math.pi / 180
@@ -41,13 +41,13 @@ SMOOTH = {
     np.positive: (lambda x, y: 1,),
     np.reciprocal: (lambda x, y: -y * y,),
     np.square: (lambda x, y: 2 * x,),
-    np.remainder: (lambda a, b, y: 1, lambda a, b, y: -np.floor(a / b)),
-    np.fmod: (lambda a, b, y: 1, lambda a, b, y: -np.trunc(a / b)),
+    np.remainder: (lambda a, b, y: 1, lambda a, b, y: -np.floor_divide(a, b)),
+    np.fmod: (lambda a, b, y: 1, lambda a, b, y: -np.rint((a - y) / b)),
     # --- powers, exponentials, logarithms
     np.power: (_power_in_base, _power_in_exponent),
     np.float_power: (_power_in_base, _power_in_exponent),
     np.sqrt: (lambda x, y: 0.5 / y,),
-    np.cbrt: (lambda x, y: y / (3 * x),),
+    np.cbrt: (lambda x, y: 1 / (3 * y * y),),
     np.exp: (lambda x, y: y,),
     np.exp2: (lambda x, y: LN2 * y,),
     np.expm1: (lambda x, y: y + 1,),
@@ -55,8 +55,8 @@ SMOOTH = {
     np.log2: (lambda x, y: 1 / (LN2 * x),),
     np.log10: (lambda x, y: 1 / (LN10 * x),),
     np.log1p: (lambda x, y: 1 / (1 + x),),
-    np.logaddexp: (lambda a, b, y: np.exp(a - y), lambda a, b, y: np.exp(b - y)),
-    np.logaddexp2: (lambda a, b, y: np.exp2(a - y), lambda a, b, y: np.exp2(b - y)),
+    np.logaddexp: (lambda a, b, y: np.exp(_below(a, y)), lambda a, b, y: np.exp(_below(b, y))),
+    np.logaddexp2: (lambda a, b, y: np.exp2(_below(a, y)), lambda a, b, y: np.exp2(_below(b, y))),
     # --- trigonometric and hyperbolic
     np.sin: (lambda x, y: np.cos(x),),
     np.cos: (lambda x, y: -np.sin(x),),
@@ -73,7 +73,7 @@ SMOOTH = {
     np.cosh: (lambda x, y: np.sinh(x),),
     np.tanh: (lambda x, y: 1 - y * y,),
     np.arcsinh: (lambda x, y: 1 / np.sqrt(x * x + 1),),
-    np.arccosh: (lambda x, y: 1 / np.sqrt(x * x - 1),),
+    np.arccosh: (lambda x, y: 1 / (np.sqrt(x - 1) * np.sqrt(x + 1)),),  # in the complex plane too
     np.arctanh: (lambda x, y: 1 / (1 - x * x),),
     np.deg2rad: (lambda x, y: DEGREE,),
     np.radians: (lambda x, y: DEGREE,),
@@ -100,8 +100,12 @@ SMOOTH = {
         lambda a, b, y: np.sign(a) * np.copysign(1.0, primal_of(b)),
         lambda a, b, y: np.zeros_like(primal_of(b), bool),
     ),
-    np.nan_to_num: (lambda x, y: np.isfinite(x),),
 }
+
+
+def _below(x, y):
+    """x - y, where y is the logarithm of a sum of exponentials; x where y is -inf."""
+    return x - np.where(y == -math.inf, 0, y)
 
 
 def _unit(x, y):
@@ -169,6 +173,7 @@ def angle(z, deg=False):
 @implements(np.where)
 def where(condition, x=None, y=None):
     """x where the condition holds, else y; tangents are selected the same way, never multiplied."""
+    check_levels([condition], "np.where")
     condition = np.asarray(primal_of(condition)) != 0
     if x is None and y is None:
         return np.nonzero(condition)
@@ -181,6 +186,12 @@ def clip(a, a_min=None, a_max=None, *, min=None, max=None):
     low = a_min if min is None else min
     high = a_max if max is None else max
     return _clip(a, -math.inf if low is None else low, math.inf if high is None else high)
+
+
+@implements(np.nan_to_num)
+def nan_to_num(x, copy=True, nan=0.0, posinf=None, neginf=None):
+    """x with numbers for NaN and infinities, which do not move."""
+    return np.where(np.isfinite(x), x, np.nan_to_num(primal_of(x), True, nan, posinf, neginf))
 
 
 @implements(np.modf)

@@ -1,4 +1,4 @@
-"""Functions of neural networks: activations, softmax, losses, pooling; on plain arrays and duals."""
+"""Functions of neural networks: activations, softmax, losses, pooling; of arrays and duals."""
 
 import math
 
@@ -140,7 +140,8 @@ def cross_entropy(logits: Array, labels: Array, reduction: str = "mean") -> Arra
         labels: (...), integers in [0, classes).
 
     Raises:
-        ShapeError: shapes do not fit. OptionError: labels are not integers, or an unknown reduction.
+        ShapeError: shapes do not fit. OptionError: labels are not integers, or an unknown
+            reduction.
     """
     logits, labels = _array(logits), np.asarray(primal_of(labels))
     if labels.dtype.kind not in "iu":
@@ -159,7 +160,8 @@ def mse(prediction: Array, target: Array, reduction: str = "mean") -> Array:
     prediction, target = _array(prediction), _array(target)
     if prediction.shape != target.shape:
         raise ShapeError(
-            f"mse: prediction {prediction.shape} and target {target.shape} differ. Reshape one of them."
+            f"mse: prediction {prediction.shape} and target {target.shape} differ. Reshape one of "
+            "them."
         )
     return _reduced(np.square(prediction - target), reduction, "mse")
 

@@ -107,6 +107,7 @@ def cross(a, b):
         raise ShapeError(
             f"np.cross of duals: the last axis must be 3, got {np.shape(a)}, {np.shape(b)}."
         )
+    a, b = _array(a), _array(b)
     first, second = [1, 2, 0], [2, 0, 1]
     return a[..., first] * b[..., second] - a[..., second] * b[..., first]
 
@@ -177,7 +178,10 @@ def _einsum_push(residuals, tangents, inputs, output):
 def _einsum_pull(residuals, ct, inputs, output):
     primals, active = residuals
     k = _fresh(inputs)
-    sizes = {c: n for letters, x in zip(inputs, primals, strict=True) for c, n in zip(letters, x.shape, strict=True)}  # fmt: skip
+    sizes: dict[str, int] = {}
+    for letters, x in zip(inputs, primals, strict=True):
+        for c, n in zip(letters, x.shape, strict=True):
+            sizes[c] = n if sizes.get(c, 1) == 1 else sizes[c]  # axes of length 1 broadcast
     cts = []
     for i, letters in enumerate(inputs):
         if not active[i]:
@@ -185,12 +189,14 @@ def _einsum_pull(residuals, ct, inputs, output):
             continue
         others = [np.conj(x) if x.dtype.kind == "c" else x for j, x in enumerate(primals) if j != i]
         known = [inputs[j] for j in range(len(inputs)) if j != i]
-        # Letters of this operand alone are summed forward, so their cotangent is constant along them.
+        # Letters of this operand alone are summed forward, so their cotangent is constant along
+        # them.
         kept = "".join(c for c in letters if c in output or any(c in other for other in known))
         part = einsum_core(ct, *others, inputs=(k + output, *known), output=k + kept)
         shape = tuple(sizes[c] if c in kept else 1 for c in letters)
         full = (len(ct), *(sizes[c] for c in letters))
-        cts.append(np.broadcast_to(np.reshape(part, (len(ct), *shape)), full))
+        wide = np.broadcast_to(np.reshape(part, (len(ct), *shape)), full)
+        cts.append(unbroadcast(wide, primals[i].shape))
     return cts
 
 
@@ -355,7 +361,7 @@ def conv2d(x: Array, w: Array, *, stride=1, padding=0, dilation=1, groups: int =
 
 
 def canonical_window(x, w, stride, padding, dilation, groups) -> dict:
-    """Return the parameters of conv2d_core, checked: pairs of ints, and pairs of pairs for padding."""
+    """Return the checked parameters of conv2d_core: pairs of ints, for padding pairs of pairs."""
     _check_conv(x, w, groups)
     stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
     pads = _padding(padding, x.shape[1:3], w.shape[:2], stride, dilation)
@@ -380,7 +386,8 @@ def _check_conv(x, w, groups):
         raise ShapeError(
             f"conv2d: x has {x.shape[-1]} channels, w expects {w.shape[2]} a group and gives "
             f"{w.shape[3]}, with groups={groups} (x {x.shape}, w {w.shape}). Give x as (N, height, "
-            f"width, channels), w as (height, width, channels // groups, out), out a multiple of groups."
+            "width, channels), w as (height, width, channels // groups, out), out a multiple of "
+            "groups."
         )
 
 

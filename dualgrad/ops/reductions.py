@@ -1,4 +1,4 @@
-"""Functions that reduce axes with a weight: products, extremes, variances, norms, logsumexp; sorting."""
+"""Functions that reduce axes with a weight (products, extremes, norms, logsumexp), and sorting."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 from ..dual import missing_rule, primal_of
 from ..operations import METHODS, implements
 from ..primitive import Share, constant, reduction
-from .structural import negative_axes
+from .structural import negative_axes, negative_axis
 
 for (
     _name
@@ -21,7 +21,7 @@ for _name in "shape ndim size result_type can_cast min_scalar_type argwhere lexs
 
 
 def _shifted_products(x, axis):
-    """The product of all entries before each one along an axis, by doubling: any order, zeros or not."""
+    """The product of all entries before each one along an axis, by doubling; zeros may occur."""
     n = x.shape[axis]
     x = np.moveaxis(x, axis, 0)
     before = np.concatenate([np.ones_like(x[:1]), x[:-1]])
@@ -33,7 +33,7 @@ def _shifted_products(x, axis):
 
 
 def _other_products(x, y, axis):
-    """The product of all entries but each one, over several axes: no division, so zeros are no trouble."""
+    """The product of all entries but each one, over several axes: no division, zeros may occur."""
     last = len(axis)
     moved = np.moveaxis(x, axis, tuple(range(-last, 0)))
     flat = np.reshape(moved, (*moved.shape[:-last], math.prod(moved.shape[-last:]))) if last else x
@@ -49,8 +49,7 @@ def _chosen(x, y, axis):
 
 
 def _softmax_weight(x, y, axis):
-    finite = np.isfinite(y)
-    return np.where(finite, np.exp(x - np.where(finite, y, 0)), np.isnan(y) * math.nan)
+    return np.exp(x - np.where(y == -math.inf, 0, y))
 
 
 def _from_norm(x, y, axis):
@@ -123,6 +122,8 @@ def _count(a, axes):
 @implements(np.mean)
 def mean(a, axis=None, dtype=None, *, keepdims=False):
     axes = negative_axes(axis, a.ndim)
+    if dtype is None and a.dtype == np.float16:  # sums overflow, so NumPy takes float32
+        return np.astype(np.mean(a, axes, np.float32, keepdims=keepdims), np.float16)
     return np.sum(a, axis=axes, dtype=dtype, keepdims=keepdims) / _count(a, axes)
 
 
@@ -130,8 +131,11 @@ def mean(a, axis=None, dtype=None, *, keepdims=False):
 def average(a, axis=None, weights=None):
     if weights is None:
         return np.mean(a, axis)
+    if axis is None and np.shape(weights) != np.shape(a):
+        raise TypeError("Axis must be specified when shapes of a and weights differ.")
     if np.ndim(weights) == 1 != np.ndim(a):
-        weights = np.reshape(weights, (-1,) + (1,) * (np.ndim(a) - 1 - negative_axes(axis, np.ndim(a))[0] - np.ndim(a)))  # fmt: skip
+        after = -1 - negative_axis(axis, np.ndim(a))  # axes behind the averaged one
+        weights = np.reshape(weights, (-1, *(1,) * after))
     return np.sum(a * weights, axis) / np.sum(np.broadcast_to(weights, np.shape(a)), axis)
 
 
@@ -190,7 +194,10 @@ def _vector_norm(x, ord, axes, keepdims):
     if ord == 0:
         return np.sum(np.astype(x != 0, primal_of(np.abs(x)).dtype), axis=axes, keepdims=keepdims)
     powers = np.sum(np.abs(x) ** ord, axis=axes, keepdims=keepdims)
-    return powers if ord == 1 else powers ** (1.0 / ord)
+    if ord == 1:
+        return powers
+    zero = powers == 0  # where the tangent of a norm is 0
+    return np.where(zero, 0, np.where(zero, 1, powers) ** (1.0 / ord))
 
 
 @implements(np.linalg.vector_norm)

@@ -6,7 +6,7 @@ import operator
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from ..dual import DualTensor, Structured, missing_rule, primal_of
+from ..dual import DualTensor, Structured, find_level, missing_rule, primal_of
 from ..errors import DtypeError
 from ..operations import implements
 from ..primitive import Node, constant, custom, linear, unbroadcast
@@ -113,20 +113,22 @@ def canonical_index(index, shape):
     """Return index as a tuple of slices, ints, None and integer arrays, one entry for each axis.
 
     Masks become integer arrays, an ellipsis slices, and where ints and arrays are separated NumPy
-    would move the indexed axes to the front; bringing that about is left to `gather`.
+    would move the indexed axes to the front; bringing that about is left to `getitem`.
     """
     index = index if type(index) is tuple else (index,)
-    entries = []
+    entries, masked = [], False
     for entry in index:
         entry = primal_of(entry)
-        if type(entry) is list or isinstance(entry, (np.ndarray, np.bool_, bool)):
-            entry = np.asarray(entry)
-            if entry.dtype == bool:
-                entries.extend(entry.nonzero() if entry.ndim else (entry,))
+        if isinstance(entry, (list, tuple, range, np.ndarray, np.bool_, bool)):
+            empty = not isinstance(entry, np.ndarray) and np.size(entry) == 0
+            entry = np.asarray(entry, np.intp if empty else None)
+            if entry.dtype == bool and entry.ndim:
+                masked = True
+                entries.extend(entry.nonzero())
                 continue
-            if entry.size == 0:
-                entry = entry.astype(np.intp)
         entries.append(entry)
+    if masked:
+        np.broadcast_to(False, shape)[primal_of(index)]  # NumPy's own error for another shape
     used = sum(1 for e in entries if e is not None and e is not Ellipsis and not _is_flag(e))
     free = (slice(None),) * (len(shape) - used)
     if not any(e is Ellipsis for e in entries):
@@ -205,12 +207,14 @@ def take_along_axis(arr, indices, axis=-1):
 
 @implements(np.reshape)
 def reshape(a, shape=None, order="C", *, copy=None):
-    if order not in ("C", "A"):
+    if order not in ("C", "F"):
         raise missing_rule("np.reshape", (a,), {}, f" for order={order!r}")
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     if -1 in shape:
         known = math.prod(n for n in shape if n != -1)
         shape = tuple(a.size // max(known, 1) if n == -1 else n for n in shape)
+    if order == "F":
+        return np.transpose(np.reshape(np.transpose(a), shape[::-1], copy=copy))
     result = _reshape(a, shape=shape)
     return np.copy(result) if copy else result
 
@@ -403,13 +407,19 @@ def split(ary, indices_or_sections, axis=0):
 # --- diagonals and triangles
 
 
-@implements(np.diagonal, np.linalg.diagonal)
+@implements(np.diagonal)
 def diagonal(a, offset=0, axis1=0, axis2=1):
     rows, columns = a.shape[axis1], a.shape[axis2]
     n = max(min(rows + min(offset, 0), columns - max(offset, 0)), 0)
     i = np.arange(n)
     moved = np.moveaxis(a, (axis1, axis2), (-2, -1))
     return moved[..., i - min(offset, 0), i + max(offset, 0)]
+
+
+@implements(np.linalg.diagonal)
+def matrix_diagonal(x, /, *, offset=0):
+    """The diagonals of a stack of matrices, which are its last two axes."""
+    return diagonal(x, offset, -2, -1)
 
 
 @implements(np.trace)
@@ -466,7 +476,7 @@ def diff(a, n=1, axis=-1):
 
 @implements(np.astype)
 def astype(x, dtype, *, copy=True, order="K", casting="unsafe", subok=True):
-    """x in another dtype; a cast to integers or bool drops no tangent silently: its result is plain."""
+    """x in another dtype; a cast to integers or bool is piecewise constant: its result is plain."""
     dtype = np.dtype(dtype)
     if dtype.kind not in "fc":
         return constant(np.astype)(x, dtype)
@@ -480,7 +490,15 @@ def astype(x, dtype, *, copy=True, order="K", casting="unsafe", subok=True):
 @implements(np.copy)
 def copy(a, order="K", subok=False):
     """A writable copy of both parts."""
-    return _copy(a)
+    y = _copy(a)
+    if type(y.carrier) is not Node:
+        y.carrier = _roomy(y.carrier, y.primal)
+    return y
+
+
+def _roomy(carrier, primal):
+    """The carrier, with room for the outer tangents of what may be written into it."""
+    return carrier + np.zeros_like(primal, shape=carrier.shape) if find_level([primal]) else carrier
 
 
 @implements(np.real)
@@ -511,7 +529,7 @@ _zero = custom(np.zeros_like, _push_nothing, _push_nothing, lambda residuals, ct
 
 @implements(np.zeros_like, np.empty_like)
 def zeros_like(a, dtype=None, order="K", subok=True, shape=None):
-    """Zeros that can hold values like a: a dual of a's level (for an integer dtype, a plain array)."""
+    """Zeros that can hold values like a: a dual of a's level (an integer dtype: a plain array)."""
     dtype = a.dtype if dtype is None else np.dtype(dtype)
     shape = a.shape if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
     if dtype.kind not in "fc":
@@ -523,7 +541,8 @@ def zeros_like(a, dtype=None, order="K", subok=True, shape=None):
     full = (len(a.carrier), *shape)
     if isinstance(a.carrier, Structured):
         return DualTensor(primal, np.zeros(full, dtype), a.level)
-    return DualTensor(primal, np.zeros_like(a.carrier, dtype=dtype, shape=full), a.level)
+    carrier = np.zeros_like(a.carrier, dtype=dtype, shape=full)
+    return DualTensor(primal, _roomy(carrier, primal), a.level)
 
 
 @implements(np.full_like)
