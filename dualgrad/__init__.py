@@ -4,11 +4,13 @@ from importlib import import_module
 from typing import Any
 
 from . import array_api, datasets, directions, errors, methods, nn, ops, optim, random, tree
+from .arguments import dual, tangent
 from .array_api import VERSION as __array_api_version__
 from .array_api import asarray
 from .check import check_jvp
 from .checkpoint import load, save
-from .dual import DualTensor, dual, tangent
+from .custom import custom_jvp, stop_gradient
+from .dual import DualTensor
 from .dual import primal_of as primal
 from .errors import (
     CheckpointError,
@@ -27,9 +29,9 @@ from .errors import (
 from .estimators import forward_gradient
 from .random import Key
 from .structured import LowRank
+from .tape import linearize, vjp
 from .training import training_step
 from .transforms import (
-    custom_jvp,
     derivative,
     grad,
     gradient,
@@ -37,12 +39,9 @@ from .transforms import (
     hvp,
     jacobian,
     jvp,
-    linearize,
     pushforward,
-    stop_gradient,
     value_and_gradient,
     value_and_jacobian,
-    vjp,
 )
 
 __version__ = "0.1.0"

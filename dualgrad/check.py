@@ -8,7 +8,8 @@ import numpy as np
 from . import random, tree
 from .dual import Array
 from .errors import DualgradError, OptionError
-from .transforms import jvp, linearize, pushforward, vjp
+from .tape import linearize, vjp
+from .transforms import jvp, pushforward
 
 Tree = tree.Tree
 

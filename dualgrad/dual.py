@@ -13,7 +13,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -80,7 +80,7 @@ class Structured:
 
 def find_level(args: Any) -> Level | None:
     """Return the largest level among arguments (lists and tuples included), None without a dual."""
-    found = None
+    found = level = None
     for x in args:
         if type(x) is DualTensor:
             level = x.level
@@ -156,6 +156,10 @@ class DualTensor:
     __array_priority__ = 1000  # for classes that know no __array_ufunc__: scipy.sparse, np.matrix
     __hash__ = None  # type: ignore[assignment]
 
+    if TYPE_CHECKING:  # methods.py attaches the operators and ndarray's methods
+
+        def __getattr__(self, name: str) -> Any: ...
+
     def __init__(self, primal: Array, carrier: Any, level: Level) -> None:
         self.primal = primal
         self.carrier = carrier
@@ -204,11 +208,11 @@ class DualTensor:
 
     @property
     def T(self) -> "DualTensor":
-        return np.transpose(self)  # type: ignore[call-overload]
+        return self.transpose()
 
     @property
     def mT(self) -> "DualTensor":
-        return np.matrix_transpose(self)  # type: ignore[call-overload]
+        return self.swapaxes(-1, -2)
 
     @property
     def real(self) -> "DualTensor":
@@ -438,65 +442,3 @@ def primal_of(x: Any) -> Any:
     if type(x) in (list, tuple) and find_level(x) is not None:
         return type(x)(primal_of(item) for item in x)
     return x
-
-
-def dual(x: Array, v: Array) -> DualTensor:
-    """Return the dual of level 0 with primal x and the single tangent v; both are copied.
-
-    Args:
-        x: floating array or number, shape (...).
-        v: its tangent, of x's shape; cast to x's dtype.
-
-    Raises:
-        DtypeError: x is an integer array. ShapeError: v has another shape.
-        LevelError: x or v belongs to a transform that is running.
-
-    >>> x = dual(np.array([1.0, 2.0]), np.array([1.0, 0.0]))
-    >>> (x * x).tangent
-    array([2., 0.])
-    """
-    if type(x) is DualTensor or type(v) is DualTensor:
-        raise LevelError(
-            "dg.dual(x, v): x or v is a dual already. Duals made by hand live on one level and do "
-            "not nest; use dg.jvp inside the function instead."
-        )
-    x = np.array(x)
-    check_floating(x, "dg.dual")
-    v = tangent_like(x, v, "dg.dual")
-    return DualTensor(x, v[None].copy(), BY_HAND)
-
-
-def check_floating(x: Array, where: str) -> None:
-    """Raise DtypeError unless x is of a real or complex floating dtype."""
-    if x.dtype.kind not in "fc":
-        raise DtypeError(
-            f"{where}: a primal of dtype {x.dtype} has no derivative. Give a floating array "
-            f"(x.astype(float)), or close over the integer instead of passing it."
-        )
-
-
-def tangent_like(x: Array, v: Any, where: str, directions: tuple[int, ...] = ()) -> Array:
-    """Return v as a tangent of x, (*directions, *x.shape) in x's dtype; raise if it is none."""
-    if type(v) is not DualTensor and not hasattr(v, "dtype"):
-        v = np.asarray(v)
-    if v.shape != directions + x.shape:
-        leading = f"k = {directions[0]} leading and then " if directions else ""
-        raise ShapeError(
-            f"{where}: a tangent has shape {v.shape}; {leading}the shape of its primal, {x.shape}, "
-            f"was expected. Give the tangent the shape {directions + x.shape}."
-        )
-    if v.dtype.kind == "c" and x.dtype.kind != "c":
-        raise DtypeError(
-            f"{where}: a complex tangent for a primal of dtype {x.dtype}. A real primal moves "
-            f"along real directions: give v.real, or make the primal complex."
-        )
-    return v if v.dtype == x.dtype else np.astype(v, x.dtype)
-
-
-def tangent(x: Any) -> Array:
-    """Return the single tangent of x, of its shape: zeros for a constant.
-
-    Raises:
-        ShapeError: x carries several tangents. LevelError: its transform has returned.
-    """
-    return x.tangent if type(x) is DualTensor else np.zeros_like(np.asarray(x))

@@ -19,13 +19,13 @@ import numpy as np
 
 from . import directions as draws
 from . import tree
+from .arguments import argument_numbers, closed, dense, number, without_aux
 from .dual import Array, DualTensor, Level, Structured, new_level, primal_of, read_only, split
 from .errors import DtypeError, OptionError, ShapeError, StructureError
 from .ops.products import conv2d_filter
 from .options import choice
 from .random import Key
 from .structured import LowRank
-from .transforms import _argument_numbers, _closed, _dense, _number, _without_aux
 
 Tree = tree.Tree
 COMBINE = ("mean", "projection")
@@ -65,9 +65,9 @@ class _Options(NamedTuple):
         choice("perturb", self.perturb, PERTURB)
         choice("combine", self.combine, COMBINE)
         choice("scope", scope, ("global",))
-        for name, number in (("directions", self.directions), ("chunk_size", self.chunk_size)):
-            if number is not None and (not isinstance(number, (int, np.integer)) or number < 1):
-                raise OptionError(f"{name}={number!r}; give an int >= 1.")
+        for name, size in (("directions", self.directions), ("chunk_size", self.chunk_size)):
+            if size is not None and (not isinstance(size, (int, np.integer)) or size < 1):
+                raise OptionError(f"{name}={size!r}; give an int >= 1.")
         if self.clip is not None and not (isinstance(self.clip, (int, float)) and self.clip > 0):
             raise OptionError(f"clip={self.clip!r}; give the largest |derivative| to keep, > 0.")
         if self.perturb == "activations":
@@ -162,16 +162,16 @@ def forward_gradient(
     def fg(*args: Any, key: Key, **kwargs: Any) -> tuple:
         if not isinstance(key, Key):
             raise OptionError(f"key={key!r}; give a dg.random.Key.")
-        numbers = _argument_numbers(argnums, args, "dg.forward_gradient")
+        numbers = argument_numbers(argnums, args, "dg.forward_gradient")
         chosen = tuple(args[n] for n in numbers)
         params = chosen[0] if isinstance(argnums, int) else chosen
         if keyed:
             kwargs["key"] = key.fold_in("loss")
 
-        closed = _closed(loss, args, numbers, kwargs)
+        rest = closed(loss, args, numbers, kwargs)
 
         def run(replaced: Tree) -> Any:
-            return closed(*((replaced,) if isinstance(argnums, int) else replaced))
+            return rest(*((replaced,) if isinstance(argnums, int) else replaced))
 
         made = _guesses(guess, params, args, key) if guess is not None else None
         value, gradient, aux, info = estimate(run, params, options, key.fold_in("directions"), made)
@@ -244,14 +244,14 @@ class _Parameters:
 
 def _mean_and_rows(result: Any, level: Level, k: int) -> tuple[Any, Any, np.ndarray]:
     """Return (mean value, losses, derivatives with a leading k) of a loss of shape () or (N,)."""
-    losses, rows = split(_number(result, "dg.forward_gradient"), level)
+    losses, rows = split(number(result, "dg.forward_gradient"), level)
     if np.ndim(primal_of(losses)) > 1 or np.asarray(primal_of(losses)).dtype.kind == "c":
         raise ShapeError(
             f"dg.forward_gradient: the loss has shape {np.shape(primal_of(losses))}; it must give "
             "one real number, or one an example, shape (N,). Take a mean, or sum over the other "
             "axes."
         )
-    rows = np.zeros((k, *losses.shape), losses.dtype) if rows is None else _dense(rows)
+    rows = np.zeros((k, *losses.shape), losses.dtype) if rows is None else dense(rows)
     return (losses if losses.ndim == 0 else np.mean(losses)), losses, rows
 
 
@@ -264,8 +264,11 @@ def _perturb_weights(run, params, options, key, guesses):
 
     def drawn(numbers: tuple[int, int]) -> dict[int, Any]:
         if guesses is not None:
-            return {i: np.stack([np.asarray(g[i], parameters.leaves[i].dtype) for g in
-                                 guesses[slice(*numbers)]]) for i in parameters.floating}  # fmt: skip
+            part = guesses[slice(*numbers)]
+            return {
+                i: np.stack([np.asarray(g[i], parameters.leaves[i].dtype) for g in part])
+                for i in parameters.floating
+            }
         return {i: draws.draw_leaf(key, parameters.paths[i], parameters.leaves[i], numbers,
                                    options.distribution, options.structure)
                 for i in parameters.floating}  # fmt: skip
@@ -276,7 +279,7 @@ def _perturb_weights(run, params, options, key, guesses):
         carriers = drawn(numbers)
         with new_level("dg.forward_gradient") as level:
             result = run(parameters.duals(carriers, level))
-            result, aux = _without_aux(result, options.has_aux, level, "dg.forward_gradient")
+            result, aux = without_aux(result, options.has_aux, level, "dg.forward_gradient")
             value, _, rows = _mean_and_rows(result, level, numbers[1] - numbers[0])
         derivatives.append(rows if rows.ndim == 1 else np.mean(rows, axis=1))
     d = options.clipped(derivatives[0] if len(chunks) == 1 else np.concatenate(derivatives))
@@ -365,7 +368,7 @@ class ActivityRun:
             noise *= plain > 0  # a unit that is off has derivative 0: noise there is only variance
         weight, bias = (p.carrier.path if is_pending(p, self) else None for p in (w, b))
         self.sites.append(Site(weight, bias, split(x, self.level)[0], noise, weight_gradient))
-        return DualTensor(primal, noise if carrier is None else _dense(carrier) + noise, self.level)
+        return DualTensor(primal, noise if carrier is None else dense(carrier) + noise, self.level)
 
 
 def is_pending(w: Any, run: ActivityRun | None = None) -> TypeGuard[DualTensor]:
@@ -415,7 +418,7 @@ def _perturb_activations(run, params, options, key, guesses):
                 for i in parameters.floating
             }
             result = run(parameters.duals(carriers, level))
-            result, aux = _without_aux(result, options.has_aux, level, "dg.forward_gradient")
+            result, aux = without_aux(result, options.has_aux, level, "dg.forward_gradient")
             value, losses, rows = _mean_and_rows(result, level, numbers[1] - numbers[0])
         _check_examples(losses, pass_.sites)
         rows = options.clipped(rows)
@@ -450,10 +453,10 @@ def _check_examples(losses: Array, sites: list[Site]) -> None:
             f"example, so it must give one number an example, shape (N,). Leave out the mean: "
             f'dg.nn.cross_entropy(logits, labels, reduction="none").'
         )
-    for number, site in enumerate(sites):
+    for place, site in enumerate(sites):
         if site.noise.ndim < 3 or site.noise.shape[1] != losses.shape[0]:
             raise ShapeError(
-                f'perturb="activations": the loss has {losses.shape[0]} examples, and site {number} '
-                f"has shape {site.noise.shape[1:]}. The first axis of every layer's result must "
+                f'perturb="activations": the loss has {losses.shape[0]} examples, and site {place} '
+                f"gave shape {site.noise.shape[1:]}. The first axis of every layer's result must "
                 f"be the examples."
             )

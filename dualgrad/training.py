@@ -177,9 +177,9 @@ def training_step(
     }
     unknown = sorted(set(options) - known)
     if unknown or (options and method == "backprop"):
+        why = f"unknown: {unknown}; known: {sorted(known)}" if unknown else "backprop takes none"
         raise OptionError(
-            f"training_step: options {sorted(options)} with method={method!r}. "
-            f"{f'Unknown: {unknown}; known: {sorted(known)}' if unknown else 'backprop takes none'}."
+            f"training_step: options {sorted(options)} with method={method!r}; {why}."
         )
     uniform = _uniform(loss, has_state, has_aux)
     if method == "forward":

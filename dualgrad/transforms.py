@@ -12,145 +12,18 @@ from typing import Any
 import numpy as np
 
 from . import tree
-from .dual import (
-    Array,
-    DualTensor,
-    Level,
-    Structured,
-    check_floating,
-    find_level,
-    new_level,
-    primal_of,
-    read_only,
-    split,
-    tangent_like,
-)
-from .errors import DtypeError, DualgradError, LevelError, OptionError, ShapeError, StructureError
+from .arguments import Arguments, argument_numbers, closed, take_apart, without_aux
+from .dual import Array, new_level, primal_of
+from .errors import DtypeError, DualgradError, OptionError, ShapeError, StructureError
 from .options import choice
-from .primitive import Node, Primitive
+from .tape import pullback
 
 Tree = tree.Tree
 MODES = ("forward", "reverse")
 
-# --- arguments and results
-
-
-def _as_primal(x: Any, where: str) -> Any:
-    if type(x) is not DualTensor and not hasattr(x, "dtype"):
-        x = np.asarray(x)[()]  # a Python number becomes a NumPy scalar
-    check_floating(x, where)
-    return read_only(x)
-
-
-def _is_static(x: Any) -> bool:
-    """Tell whether a leaf is not a number at all: a name, a callable, None."""
-    return (
-        x is None or isinstance(x, (str, bytes, bool)) or (callable(x) and not hasattr(x, "dtype"))
-    )
-
-
-class _Arguments:
-    """The leaves of a transform's arguments: which carry tangents, and how to put them back."""
-
-    def __init__(self, primals: Sequence, where: str) -> None:
-        if not isinstance(primals, (tuple, list)):
-            raise StructureError(
-                f"{where}: primals is a {type(primals).__name__}; give a tuple with one entry for "
-                f"each argument of the function, even for one: (x,)."
-            )
-        self.where = where
-        self.leaves, self.structure = tree.flatten(tuple(primals))
-        self.moving = [not _is_static(x) for x in self.leaves]
-        self.primals = [
-            _as_primal(x, where) if m else x for x, m in zip(self.leaves, self.moving, strict=True)
-        ]
-
-    def floating(self) -> list:
-        return [x for x, m in zip(self.primals, self.moving, strict=True) if m]
-
-    def tangents(self, tangents: Sequence, stacked: bool) -> list:
-        """Return the tangents of the floating leaves, each (k, *shape)."""
-        leaves = tree.leaves_like(tuple(tangents), self.structure, self.where)
-        given = [v for v, m in zip(leaves, self.moving, strict=True) if m]
-        if not stacked:
-            return [
-                tangent_like(x, v, self.where)[None]
-                for x, v in zip(self.floating(), given, strict=True)
-            ]
-        given = [v if hasattr(v, "shape") else np.asarray(v) for v in given]
-        sizes = {v.shape[0] if v.ndim else None for v in given}
-        if len(sizes) > 1 or None in sizes:
-            raise ShapeError(
-                f"{self.where}: tangents of shapes {[v.shape for v in given]} must share one "
-                f"leading axis of k directions. Stack the directions along axis 0."
-            )
-        k = sizes.pop() if sizes else 1
-        return [
-            tangent_like(x, v, self.where, (k,))
-            for x, v in zip(self.floating(), given, strict=True)
-        ]
-
-    def call(self, function: Callable, carriers: Sequence, level: Level) -> Any:
-        given = iter(carriers)
-        leaves = [
-            DualTensor(x, read_only(next(given)), level) if m else x
-            for x, m in zip(self.primals, self.moving, strict=True)
-        ]
-        return function(*tree.unflatten(self.structure, leaves))
-
-
-def _number(y: Any, where: str) -> Any:
-    if type(y) is DualTensor or hasattr(y, "dtype"):
-        return y
-    if isinstance(y, (int, float, complex)):
-        return np.asarray(y)[()]
-    raise StructureError(
-        f"{where}: the function returned a {type(y).__name__}, which is no array. Return arrays, "
-        f"numbers, or trees of them (with has_aux=True: (result, anything))."
-    )
-
-
-def _take_apart(result: Tree, level: Level, where: str, k: int) -> tuple[Tree, Tree]:
-    """Return (primals, tangents) of a result at a level; tangents of constants are zeros."""
-    leaves, structure = tree.flatten(result)
-    ys, tys = [], []
-    for leaf in leaves:
-        y, ty = _split_result(leaf, level, where)
-        ys.append(y)
-        tys.append(_dense_zeros(y, k) if ty is None else _dense(ty))
-    return tree.unflatten(structure, ys), tree.unflatten(structure, tys)
-
-
-def _split_result(leaf: Any, level: Level, where: str) -> tuple[Any, Any]:
-    y, carrier = split(_number(leaf, where), level)
-    if type(y) is DualTensor:
-        y.level.check(where)  # what escaped from an inner transform that has returned
-    return y, carrier
-
-
-def _dense(t: Any) -> Any:
-    return t.dense() if isinstance(t, Structured) else t
-
-
-def _dense_zeros(y: Array, k: int) -> np.ndarray:
-    dtype = y.dtype if y.dtype.kind in "fc" else np.dtype(float)
-    return np.zeros((k, *y.shape), dtype)
-
-
-def _without_aux(result: Any, has_aux: bool, level: Level, where: str) -> tuple[Any, Any]:
-    """Return (result, aux), aux without the tangents of this level; those of outer levels stay."""
-    if not has_aux:
-        return result, None
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise StructureError(f"{where}: has_aux=True, so the function must return (result, aux).")
-    return result[0], tree.map(lambda x: split(x, level)[0], result[1])
-
-
-# --- forward
-
 
 def _push(f, primals, tangents, where, stacked, has_aux):
-    arguments = _Arguments(primals, where)
+    arguments = Arguments(primals, where)
     if not isinstance(tangents, (tuple, list)) or len(tangents) != len(primals):
         raise StructureError(
             f"{where}: tangents must be a tuple with one entry for each primal ({len(primals)})."
@@ -158,8 +31,8 @@ def _push(f, primals, tangents, where, stacked, has_aux):
     carriers = arguments.tangents(tangents, stacked)
     k = len(carriers[0]) if carriers else 1
     with new_level(where) as level:
-        result, aux = _without_aux(arguments.call(f, carriers, level), has_aux, level, where)
-        y, ty = _take_apart(result, level, where, k)
+        result, aux = without_aux(arguments.call(f, carriers, level), has_aux, level, where)
+        y, ty = take_apart(result, level, where, k)
     if not stacked:
         ty = tree.map(lambda t: t[0], ty)
     return (y, ty, aux) if has_aux else (y, ty)
@@ -175,9 +48,9 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
         has_aux: f returns (result, aux); aux comes back as a third item, without tangents.
 
     Raises:
-        DtypeError: an integer primal, or a complex tangent of a real one. ShapeError,
-            StructureError:
-        tangents do not fit. MissingRuleError: f calls a function without a rule.
+        DtypeError: an integer primal, or a complex tangent of a real one.
+        ShapeError, StructureError: the tangents do not fit the primals.
+        MissingRuleError: f calls a function without a rule.
 
     >>> jvp(np.sin, (0.0,), (2.0,))
     (np.float64(0.0), np.float64(2.0))
@@ -198,28 +71,6 @@ def pushforward(
     return _push(f, primals, tangents, "dg.pushforward", True, has_aux)
 
 
-def _argument_numbers(argnums: int | Sequence[int], args: tuple, where: str) -> tuple[int, ...]:
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    for n in numbers:
-        if not -len(args) <= n < len(args):
-            raise OptionError(
-                f"{where}: argnums={argnums!r}, but {len(args)} arguments were given."
-            )
-    return tuple(n % len(args) for n in numbers)
-
-
-def _closed(f: Callable, args: tuple, numbers: tuple[int, ...], kwargs: dict) -> Callable:
-    """Return f as a function of the arguments with the given numbers."""
-
-    def g(*chosen):
-        full = list(args)
-        for n, x in zip(numbers, chosen, strict=True):
-            full[n] = x
-        return f(*full, **kwargs)
-
-    return g
-
-
 def derivative(f: Callable, argnums: int = 0) -> Callable:
     """Return the function that gives df/dx for a scalar x; the result has the shape of f's.
 
@@ -230,14 +81,14 @@ def derivative(f: Callable, argnums: int = 0) -> Callable:
     """
 
     def df(*args, **kwargs):
-        numbers = _argument_numbers(argnums, args, "dg.derivative")
+        numbers = argument_numbers(argnums, args, "dg.derivative")
         chosen = tuple(args[n] for n in numbers)
         if any(np.shape(primal_of(x)) != () for x in chosen):
             raise ShapeError(
                 f"dg.derivative: x has shape {np.shape(primal_of(chosen[0]))}, not (). Use "
                 f"dg.gradient for one number as result, dg.jacobian for any."
             )
-        g, basis = _closed(f, args, numbers, kwargs), tuple(np.eye(len(chosen)))
+        g, basis = closed(f, args, numbers, kwargs), tuple(np.eye(len(chosen)))
         rows = _push(g, chosen, basis, "dg.derivative", True, False)[1]
         columns = tuple(tree.map(lambda t, i=i: t[i], rows) for i in range(len(chosen)))
         return _one_or_all(columns, argnums)
@@ -252,7 +103,7 @@ def _columns(
     g: Callable, chosen: tuple, chunk_size: int | None, has_aux: bool, where: str
 ) -> tuple:
     """Return (y, J, aux); the leaves of J are (inputs, *shape), one row for each input entry."""
-    arguments = _Arguments(chosen, where)
+    arguments = Arguments(chosen, where)
     leaves = arguments.floating()
     sizes = [math.prod(x.shape) for x in leaves]
     total = sum(sizes)
@@ -269,8 +120,8 @@ def _columns(
         k = min(chunk_size, total - start)
         carriers = _seeds(leaves, sizes, start, k)
         with new_level(where) as level:
-            result, aux = _without_aux(arguments.call(g, carriers, level), has_aux, level, where)
-            y, ty = _take_apart(result, level, where, k)
+            result, aux = without_aux(arguments.call(g, carriers, level), has_aux, level, where)
+            y, ty = take_apart(result, level, where, k)
         _check_modes_agree(leaves, tree.leaves(y), "forward", where)
         parts.append(ty)
     if len(parts) == 1:
@@ -292,8 +143,9 @@ def _seeds(leaves: list, sizes: list[int], start: int, k: int) -> list:
 
 def _blocks(columns: Array, chosen: tuple, where: str) -> tuple:
     """Cut (inputs, *out) into a tuple of argument trees with leaves (*out, *shape of the input)."""
-    arguments = _Arguments(chosen, where)
-    blocks, before = [], 0
+    arguments = Arguments(chosen, where)
+    blocks: list[Any] = []
+    before = 0
     for x, m in zip(arguments.primals, arguments.moving, strict=True):
         if not m:
             blocks.append(None)
@@ -322,8 +174,8 @@ def _value_and_blocks(f, argnums, mode, chunk_size, has_aux, where):
     choice("mode", mode, MODES)
 
     def value_and_j(*args, **kwargs):
-        numbers = _argument_numbers(argnums, args, where)
-        g, chosen = _closed(f, args, numbers, kwargs), tuple(args[n] for n in numbers)
+        numbers = argument_numbers(argnums, args, where)
+        g, chosen = closed(f, args, numbers, kwargs), tuple(args[n] for n in numbers)
         if mode == "reverse":
             y, blocks, aux = _rows(g, chosen, has_aux, where)
         else:
@@ -354,7 +206,7 @@ def _check_modes_agree(inputs: Sequence, outputs: Sequence, mode: str, where: st
 
 
 def _rows(g: Callable, chosen: tuple, has_aux: bool, where: str) -> tuple:
-    y, pull, aux = _pullback(g, chosen, has_aux, where)
+    y, pull, aux = pullback(g, chosen, has_aux, where)
     leaves, structure = tree.flatten(y)
     _check_modes_agree(pull.arguments.floating(), leaves, "reverse", where)
     blocks = []
@@ -483,265 +335,6 @@ def hvp(f: Callable, primals: Sequence, tangents: Sequence, *, mode: str = "forw
     choice("mode", mode, MODES)
     numbers = 0 if len(primals) == 1 else tuple(range(len(primals)))
     return jvp(gradient(f, numbers, mode=mode), primals, tangents)[1]
-
-
-# --- linearize and vjp
-
-
-class _Tape:
-    """The record of one run: input and output nodes, and those between in execution order."""
-
-    def __init__(self, inputs: list[Node], outputs: list[Node | None]) -> None:
-        self.inputs = inputs
-        self.outputs = outputs
-        self.nodes = _in_order([node for node in outputs if node is not None])
-
-    def push(self, tangents: list) -> list:
-        """Return the tangents of the outputs, None where they are constant."""
-        at = {id(node): t for node, t in zip(self.inputs, tangents, strict=True)}
-        for node in self.nodes:
-            if id(node) in at or node.primitive is None:
-                continue
-            given = [None if n is None else at.get(id(n)) for n in node.inputs]
-            if any(t is not None for t in given):
-                at[id(node)] = self._fitted(
-                    node, node.primitive.push(node.residuals, given, **node.params)
-                )
-        return [None if node is None else at.get(id(node)) for node in self.outputs]
-
-    @staticmethod
-    def _fitted(node: Node, t: Any) -> Any:
-        if t.shape[1:] != node.shape:
-            t = np.broadcast_to(t, (len(t), *node.shape))
-        return t if t.dtype == node.dtype else np.astype(t, node.dtype)
-
-    def pull(self, cotangents: list) -> list:
-        """Return the cotangents of the inputs, None where nothing depends on them."""
-        at: dict[int, Any] = {}
-
-        def add(node, ct):
-            if ct.dtype != node.dtype:  # a real argument keeps the real part of a complex cotangent
-                real = ct.dtype.kind == "c" and node.dtype.kind != "c"
-                ct = np.astype(np.real(ct) if real else ct, node.dtype)
-            at[id(node)] = ct if id(node) not in at else at[id(node)] + ct
-
-        for node, ct in zip(self.outputs, cotangents, strict=True):
-            if node is not None:
-                add(node, ct)
-        for node in reversed(self.nodes):
-            ct = at.get(id(node))
-            if ct is None or node.primitive is None:
-                continue
-            if node.primitive.pull is None:
-                raise _no_transpose(node.primitive)
-            cts = node.primitive.pull(node.residuals, ct, **node.params)
-            del at[id(node)]
-            for source, c in zip(node.inputs, cts, strict=False):
-                if source is not None and c is not None:
-                    add(source, c)
-        return [at.get(id(node)) for node in self.inputs]
-
-
-def _no_transpose(primitive: Primitive) -> DualgradError:
-    from .errors import MissingRuleError
-
-    return MissingRuleError(
-        f"{primitive.name} has a tangent rule but no transpose, so reverse mode cannot pass it. "
-        f"Use mode='forward'."
-    )
-
-
-def _in_order(outputs: list[Node]) -> list[Node]:
-    """Return the nodes that outputs depend on, each after its inputs."""
-    order: list[Node] = []
-    seen: set[int] = set()
-    stack: list[tuple[Node, bool]] = [(node, False) for node in reversed(outputs)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((n, False) for n in node.inputs if n is not None)
-    return order
-
-
-def _record(f: Callable, primals: tuple, where: str, has_aux: bool = False) -> tuple:
-    """Run f once on recording duals; return (arguments, y, tape, structure of y, aux)."""
-    arguments = _Arguments(primals, where)
-    inputs = [Node(None, None, {}, [], x.shape, x.dtype) for x in arguments.floating()]
-    with new_level(where) as level:
-        result, aux = _without_aux(arguments.call(f, inputs, level), has_aux, level, where)
-        leaves, structure = tree.flatten(result)
-        pairs = [_split_result(leaf, level, where) for leaf in leaves]
-    tape = _Tape(inputs, [node for _, node in pairs])
-    return arguments, [y for y, _ in pairs], tape, structure, aux
-
-
-def linearize(f: Callable, *primals: Any) -> tuple[Tree, Callable]:
-    """Return (f(*primals), f_jvp), where f_jvp(*tangents) is the derivative at primals.
-
-    f runs once; f_jvp replays the recorded linear part, as often as wanted.
-
-    >>> y, f_jvp = linearize(np.sin, 0.0)
-    >>> f_jvp(2.0)
-    np.float64(2.0)
-    """
-    arguments, ys, tape, structure, _ = _record(f, primals, "dg.linearize")
-
-    def f_jvp(*tangents):
-        tys = tape.push(arguments.tangents(tangents, stacked=False))
-        tys = [_dense_zeros(y, 1) if t is None else t for y, t in zip(ys, tys, strict=True)]
-        return tree.unflatten(structure, [t[0] for t in tys])
-
-    return tree.unflatten(structure, ys), f_jvp
-
-
-class _Pullback:
-    """f_vjp: cotangents of the result in, a tuple of cotangents of the arguments out."""
-
-    def __init__(self, arguments: _Arguments, ys: list, tape: _Tape, structure: Any) -> None:
-        self.arguments = arguments
-        self.ys = ys
-        self.tape = tape
-        self.structure = structure
-
-    def __call__(self, cotangents: Tree) -> tuple:
-        leaves = tree.leaves_like(cotangents, self.structure, "f_vjp")
-        stacked = [self._fit(y, ct)[None] for y, ct in zip(self.ys, leaves, strict=True)]
-        rows = self.stacked(tree.unflatten(self.structure, stacked))
-        return tree.map(lambda r: None if r is None else r[0], rows)
-
-    @staticmethod
-    def _fit(y: Array, ct: Any) -> Array:
-        ct = ct if type(ct) is DualTensor or hasattr(ct, "dtype") else np.asarray(ct)
-        if ct.shape != y.shape:
-            raise ShapeError(
-                f"f_vjp: a cotangent of shape {ct.shape} for a result of shape {y.shape}."
-            )
-        return ct if ct.dtype == y.dtype or y.dtype.kind not in "fc" else np.astype(ct, y.dtype)
-
-    def stacked(self, cotangents: Tree) -> tuple:
-        """Pull k cotangents at once: leaves (k, *shape) in and out."""
-        leaves = tree.leaves_like(cotangents, self.structure, "f_vjp")
-        k = len(leaves[0]) if leaves else 1
-        found = iter(self.tape.pull(leaves))
-        arguments, out = self.arguments, []
-        for x, m in zip(arguments.primals, arguments.moving, strict=True):
-            ct = next(found) if m else None
-            out.append(_dense_zeros(x, k) if m and ct is None else ct)
-        return tree.unflatten(arguments.structure, out)
-
-
-def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
-    """Return (f(*primals), f_vjp[, aux]); f_vjp(cotangent) is a tuple, one cotangent an argument.
-
-    Reverse mode, by transposing the linear part that linearize records, in the inner product
-    Re(sum(conj(u) v)). It is here as the honest baseline and as a test oracle.
-
-    >>> y, f_vjp = vjp(lambda x: np.sum(x * x), np.array([1.0, 2.0]))
-    >>> f_vjp(1.0)
-    (array([2., 4.]),)
-    """
-    y, pullback, aux = _pullback(f, primals, has_aux, "dg.vjp")
-    return (y, pullback, aux) if has_aux else (y, pullback)
-
-
-def _pullback(f: Callable, primals: tuple, has_aux: bool, where: str) -> tuple:
-    arguments, ys, tape, structure, aux = _record(f, primals, where, has_aux)
-    pullback = _Pullback(arguments, ys, tape, structure)
-    return tree.unflatten(structure, ys), pullback, aux
-
-
-# --- rules of one's own
-
-
-def stop_gradient(x: Tree) -> Tree:
-    """Return x without tangents of any level: a constant to every transform that runs."""
-    return tree.map(primal_of, x)
-
-
-class custom_jvp:
-    """Decorate a function with a derivative rule of its own.
-
-    The rule gets a tuple of primals and a tuple of tangents (one direction, zeros for constant
-    arguments) and returns (y, dy); it must be linear in the tangents and made of functions that
-    dualgrad knows, and may call the function itself. Arguments and results are arrays.
-
-    >>> @custom_jvp
-    ... def softplus(x):
-    ...     return np.log1p(np.exp(x))
-    >>> @softplus.defjvp
-    ... def rule(primals, tangents):
-    ...     (x,), (dx,) = primals, tangents
-    ...     return softplus(x), dx / (1 + np.exp(-x))
-    >>> jvp(softplus, (0.0,), (1.0,))[1]
-    np.float64(0.5)
-    """
-
-    def __init__(self, function: Callable) -> None:
-        self.function = function
-        self.rule: Callable | None = None
-        self.__name__ = getattr(function, "__name__", "function")
-        self.__doc__ = function.__doc__
-
-    def defjvp(self, rule: Callable) -> Callable:
-        """Declare rule(primals, tangents) -> (y, dy) as the derivative."""
-        self.rule = rule
-        return rule
-
-    def __call__(self, *args: Any) -> Any:
-        level = find_level(args)
-        if level is None:
-            return self.function(*args)
-        level.check(self.__name__)
-        if self.rule is None:
-            raise LevelError(
-                f"{self.__name__} is a custom_jvp without a rule. Declare one: "
-                f"@{self.__name__}.defjvp"
-            )
-        primals, carriers = zip(*(split(x, level) for x in args), strict=True)
-        if any(type(c) is Node for c in carriers):
-            return self._recorded(level, primals, carriers)
-        k = next(len(c) for c in carriers if c is not None)
-        rows = []
-        for i in range(k):
-            tangents = tuple(
-                self._no_tangent(p) if c is None else _dense(c)[i]
-                for p, c in zip(primals, carriers, strict=True)
-            )
-            rows.append(self._call_rule(primals, tangents))
-        y = rows[0][0]
-        return DualTensor(y, np.stack([dy for _, dy in rows]), level)
-
-    @staticmethod
-    def _no_tangent(p: Any) -> np.ndarray:
-        p = np.asarray(primal_of(p))
-        return np.zeros(p.shape, p.dtype if p.dtype.kind in "fc" else float)
-
-    def _call_rule(self, primals: tuple, tangents: tuple) -> tuple:
-        assert self.rule is not None
-        result = self.rule(primals, tangents)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise StructureError(f"the rule of {self.__name__} must return (y, dy), two arrays.")
-        y, dy = (_number(part, f"the rule of {self.__name__}") for part in result)
-        if y.shape != dy.shape:
-            raise ShapeError(
-                f"the rule of {self.__name__}: y has shape {y.shape} and dy {dy.shape}; they must "
-                f"agree."
-            )
-        return y, dy if dy.dtype == y.dtype else dy.astype(y.dtype)
-
-    def _recorded(self, level: Level, primals: tuple, carriers: tuple) -> DualTensor:
-        # The rule is linear in the tangents, so at zero its own derivative along them is the rule.
-        tangents = tuple(
-            self._no_tangent(p) if c is None else DualTensor(np.zeros_like(p), c, level)
-            for p, c in zip(primals, carriers, strict=True)
-        )
-        y, dy = self._call_rule(primals, tangents)
-        node = split(dy, level)[1]
-        return y if node is None else DualTensor(y, node, level)
 
 
 def grad(*args: Any, **kwargs: Any) -> None:

@@ -39,8 +39,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = trainer.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=MODELS, default="mlp",
-                        help="784-10, 784-1024-1024-10 or convolutional (default: mlp)")  # fmt: skip
+    parser.add_argument(
+        "--model",
+        choices=MODELS,
+        default="mlp",
+        help="784-10, 784-1024-1024-10, or convolutions (default: mlp)",
+    )
     trainer.add_options(parser)
     options = parser.parse_args(arguments)
     forward = options.method == "forward"

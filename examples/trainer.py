@@ -67,7 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--checkpoint", type=Path, metavar="PATH", help="where to save the state")
     output.add_argument("--checkpoint-every", type=positive_int, default=1000, metavar="STEPS",
-                        help="how often (default: 1000); the last step is always saved")  # fmt: skip
+                        help="how often (default: 1000), and after the last step")  # fmt: skip
     output.add_argument(
         "--resume", action="store_true", help="go on from --checkpoint, bit for bit"
     )
@@ -75,8 +75,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--json", type=Path, metavar="PATH", help="write the summary as one JSON object"
     )
     output.add_argument("--plot", type=Path, metavar="PATH", help="draw the loss curve as a PNG")
-    output.add_argument("--diagnose", action="store_true", help="ten times a run, compare an estimate "
-                        "with the true gradient: cosine and variance")  # fmt: skip
+    output.add_argument("--diagnose", action="store_true", help="ten times a run, compare the "
+                        "estimate with the true gradient: cosine and variance")  # fmt: skip
 
 
 def run(main, arguments: list[str] | None = None) -> int:

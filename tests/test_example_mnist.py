@@ -312,7 +312,7 @@ def test_a_checkpoint_that_is_missing_damaged_or_of_another_run_is_refused(train
     assert "no checkpoint there" in refused(train, capsys, *resume)
     train(*small(path))
     content = path.read_bytes()
-    for other in (("--lr", 0.5), ("--seed", 1), ("--batch-size", 32), ("--method", "backprop")):
+    for other in (("--lr", 0.25), ("--seed", 1), ("--batch-size", 32), ("--method", "backprop")):
         assert "Resume with the same options" in refused(train, capsys, *resume, *other)
     assert str(path) in refused(train, capsys, *resume, "--model", "mlp")
     path.write_bytes(content[:-10])

@@ -1,5 +1,5 @@
 """The rules, one file a family; importing this package fills the operation table."""
 
-from . import elementwise, linalg, neural, products, reductions, structural
+from . import elementwise, indexing, linalg, neural, products, reductions, structural
 
-__all__ = ["elementwise", "linalg", "neural", "products", "reductions", "structural"]
+__all__ = ["elementwise", "indexing", "linalg", "neural", "products", "reductions", "structural"]

@@ -5,6 +5,7 @@ without a derivative are listed in docs/conventions.md.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def _ties(*masks):
     return Share(taken | tied, 1 + tied)
 
 
-SMOOTH = {
+SMOOTH: dict[Callable, tuple[Callable, ...]] = {
     # --- arithmetic
     np.add: (lambda a, b, y: 1, lambda a, b, y: 1),
     np.subtract: (lambda a, b, y: 1, lambda a, b, y: -1),

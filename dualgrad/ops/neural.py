@@ -10,7 +10,7 @@ from ..kernels import pool, special
 from ..kernels import softmax as softmax_kernels
 from ..operations import implements
 from ..options import choice, pair
-from ..primitive import custom, elementwise, linear
+from ..primitive import Primitive, custom, elementwise, linear
 from . import products, reductions
 from .products import _array
 
@@ -185,13 +185,13 @@ def _windows(x, size, name):
 
 
 # The maxima are entries of x at an index that the primal decides, so they are linear in x.
-_gather = linear(
+_gather: Primitive = linear(
     lambda x, index, size: pool.max_pool2d_gather(x, index, size),
     lambda ct, shapes, index, size: _scatter(ct, index=index, size=size, x_shape=shapes[0]),
     lambda k, index, size: {"index": index, "size": size},
     name="max_pool2d",
 )
-_scatter = linear(
+_scatter: Primitive = linear(
     lambda ct, index, size, x_shape: pool.max_pool2d_scatter(ct, index, size, x_shape),
     lambda ct, shapes, index, size, x_shape: _gather(ct, index=index, size=size),
     name="max_pool2d_scatter",
@@ -208,9 +208,9 @@ def max_pool2d(x: Array, size: int | tuple[int, int]) -> Array:
 
     At a tie the first maximum in row-major order takes the tangent.
     """
-    x, size = _windows(x, size, "max_pool2d")
-    y, index = pool.max_pool2d(primal_of(x), size)
-    return y if primal_of(x) is x else _gather(x, index=index, size=size)
+    x, window = _windows(x, size, "max_pool2d")
+    y, index = pool.max_pool2d(primal_of(x), window)
+    return y if primal_of(x) is x else _gather(x, index=index, size=window)
 
 
 @public

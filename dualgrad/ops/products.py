@@ -290,7 +290,7 @@ def _conv_right(x, tw, groups, **window):
     return _by_direction(lambda w: conv2d_core(x, w, groups=groups, **window))(tw)
 
 
-conv2d_core = bilinear(
+conv2d_core: Primitive = bilinear(
     lambda x, w, **window: conv.conv2d(x, w, **window),
     left=lambda tx, w, **window: _unfold(conv2d_core(_fold(tx), w, **window), len(tx)),
     right=_conv_right,
@@ -308,7 +308,7 @@ def _input_of(ct, w, shape, window):
 
 
 # The transpose of conv2d in x: bilinear in (cotangent, w).
-conv2d_input = bilinear(
+conv2d_input: Primitive = bilinear(
     lambda ct, w, x_shape, **window: conv.conv2d_input(ct, w, x_shape=x_shape, **window),
     left=lambda t, w, x_shape, **window: _input_of(t, w, x_shape, window),
     right=lambda ct, tw, x_shape, **window: _by_direction(
@@ -324,7 +324,7 @@ conv2d_input = bilinear(
 )
 
 # The transpose of conv2d in w: bilinear in (x, cotangent).
-conv2d_filter = bilinear(
+conv2d_filter: Primitive = bilinear(
     lambda x, ct, w_shape, **window: conv.conv2d_filter(x, ct, w_shape=w_shape, **window),
     left=lambda tx, ct, w_shape, **window: _by_direction(
         lambda x: conv2d_filter(x, ct, w_shape=w_shape, **window)

@@ -1,0 +1,210 @@
+"""What transforms share: arguments that get tangents, results taken apart, duals made by hand."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import tree
+from .dual import BY_HAND, Array, DualTensor, Level, Structured, read_only, split
+from .errors import DtypeError, LevelError, OptionError, ShapeError, StructureError
+
+Tree = tree.Tree
+
+
+def _as_primal(x: Any, where: str) -> Any:
+    if type(x) is not DualTensor and not hasattr(x, "dtype"):
+        x = np.asarray(x)[()]  # a Python number becomes a NumPy scalar
+    check_floating(x, where)
+    return read_only(x)
+
+
+def _is_static(x: Any) -> bool:
+    """Tell whether a leaf is not a number at all: a name, a callable, None."""
+    return (
+        x is None or isinstance(x, (str, bytes, bool)) or (callable(x) and not hasattr(x, "dtype"))
+    )
+
+
+class Arguments:
+    """The leaves of a transform's arguments: which carry tangents, and how to put them back."""
+
+    def __init__(self, primals: Sequence, where: str) -> None:
+        if not isinstance(primals, (tuple, list)):
+            raise StructureError(
+                f"{where}: primals is a {type(primals).__name__}; give a tuple with one entry for "
+                f"each argument of the function, even for one: (x,)."
+            )
+        self.where = where
+        self.leaves, self.structure = tree.flatten(tuple(primals))
+        self.moving = [not _is_static(x) for x in self.leaves]
+        self.primals = [
+            _as_primal(x, where) if m else x for x, m in zip(self.leaves, self.moving, strict=True)
+        ]
+
+    def floating(self) -> list:
+        return [x for x, m in zip(self.primals, self.moving, strict=True) if m]
+
+    def tangents(self, tangents: Sequence, stacked: bool) -> list:
+        """Return the tangents of the floating leaves, each (k, *shape)."""
+        leaves = tree.leaves_like(tuple(tangents), self.structure, self.where)
+        given = [v for v, m in zip(leaves, self.moving, strict=True) if m]
+        if not stacked:
+            return [
+                tangent_like(x, v, self.where)[None]
+                for x, v in zip(self.floating(), given, strict=True)
+            ]
+        given = [v if hasattr(v, "shape") else np.asarray(v) for v in given]
+        sizes = {v.shape[0] if v.ndim else -1 for v in given}
+        if len(sizes) > 1 or -1 in sizes:
+            raise ShapeError(
+                f"{self.where}: tangents of shapes {[v.shape for v in given]} must share one "
+                f"leading axis of k directions. Stack the directions along axis 0."
+            )
+        k = sizes.pop() if sizes else 1
+        return [
+            tangent_like(x, v, self.where, (k,))
+            for x, v in zip(self.floating(), given, strict=True)
+        ]
+
+    def call(self, function: Callable, carriers: Sequence, level: Level) -> Any:
+        given = iter(carriers)
+        leaves = [
+            DualTensor(x, read_only(next(given)), level) if m else x
+            for x, m in zip(self.primals, self.moving, strict=True)
+        ]
+        return function(*tree.unflatten(self.structure, leaves))
+
+
+def number(y: Any, where: str) -> Any:
+    if type(y) is DualTensor or hasattr(y, "dtype"):
+        return y
+    if isinstance(y, (int, float, complex)):
+        return np.asarray(y)[()]
+    raise StructureError(
+        f"{where}: the function returned a {type(y).__name__}, which is no array. Return arrays, "
+        f"numbers, or trees of them (with has_aux=True: (result, anything))."
+    )
+
+
+def take_apart(result: Tree, level: Level, where: str, k: int) -> tuple[Tree, Tree]:
+    """Return (primals, tangents) of a result at a level; tangents of constants are zeros."""
+    leaves, structure = tree.flatten(result)
+    ys, tys = [], []
+    for leaf in leaves:
+        y, ty = split_result(leaf, level, where)
+        ys.append(y)
+        tys.append(dense_zeros(y, k) if ty is None else dense(ty))
+    return tree.unflatten(structure, ys), tree.unflatten(structure, tys)
+
+
+def split_result(leaf: Any, level: Level, where: str) -> tuple[Any, Any]:
+    y, carrier = split(number(leaf, where), level)
+    if type(y) is DualTensor:
+        y.level.check(where)  # what escaped from an inner transform that has returned
+    return y, carrier
+
+
+def dense(t: Any) -> Any:
+    return t.dense() if isinstance(t, Structured) else t
+
+
+def dense_zeros(y: Array, k: int) -> np.ndarray:
+    dtype = y.dtype if y.dtype.kind in "fc" else np.dtype(float)
+    return np.zeros((k, *y.shape), dtype)
+
+
+def without_aux(result: Any, has_aux: bool, level: Level, where: str) -> tuple[Any, Any]:
+    """Return (result, aux), aux without the tangents of this level; those of outer levels stay."""
+    if not has_aux:
+        return result, None
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise StructureError(f"{where}: has_aux=True, so the function must return (result, aux).")
+    return result[0], tree.map(lambda x: split(x, level)[0], result[1])
+
+
+def argument_numbers(argnums: int | Sequence[int], args: tuple, where: str) -> tuple[int, ...]:
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for n in numbers:
+        if not -len(args) <= n < len(args):
+            raise OptionError(
+                f"{where}: argnums={argnums!r}, but {len(args)} arguments were given."
+            )
+    return tuple(n % len(args) for n in numbers)
+
+
+def closed(f: Callable, args: tuple, numbers: tuple[int, ...], kwargs: dict) -> Callable:
+    """Return f as a function of the arguments with the given numbers."""
+
+    def g(*chosen):
+        full = list(args)
+        for n, x in zip(numbers, chosen, strict=True):
+            full[n] = x
+        return f(*full, **kwargs)
+
+    return g
+
+
+# --- by hand
+
+
+def dual(x: Array, v: Array) -> DualTensor:
+    """Return the dual of level 0 with primal x and the single tangent v; both are copied.
+
+    Args:
+        x: floating array or number, shape (...).
+        v: its tangent, of x's shape; cast to x's dtype.
+
+    Raises:
+        DtypeError: x is an integer array. ShapeError: v has another shape.
+        LevelError: x or v belongs to a transform that is running.
+
+    >>> x = dual(np.array([1.0, 2.0]), np.array([1.0, 0.0]))
+    >>> (x * x).tangent
+    array([2., 0.])
+    """
+    if type(x) is DualTensor or type(v) is DualTensor:
+        raise LevelError(
+            "dg.dual(x, v): x or v is a dual already. Duals made by hand live on one level and do "
+            "not nest; use dg.jvp inside the function instead."
+        )
+    x = np.array(x)
+    check_floating(x, "dg.dual")
+    v = tangent_like(x, v, "dg.dual")
+    return DualTensor(x, v[None].copy(), BY_HAND)
+
+
+def check_floating(x: Array, where: str) -> None:
+    """Raise DtypeError unless x is of a real or complex floating dtype."""
+    if x.dtype.kind not in "fc":
+        raise DtypeError(
+            f"{where}: a primal of dtype {x.dtype} has no derivative. Give a floating array "
+            f"(x.astype(float)), or close over the integer instead of passing it."
+        )
+
+
+def tangent_like(x: Array, v: Any, where: str, directions: tuple[int, ...] = ()) -> Array:
+    """Return v as a tangent of x, (*directions, *x.shape) in x's dtype; raise if it is none."""
+    if type(v) is not DualTensor and not hasattr(v, "dtype"):
+        v = np.asarray(v)
+    if v.shape != directions + x.shape:
+        leading = f"k = {directions[0]} leading and then " if directions else ""
+        raise ShapeError(
+            f"{where}: a tangent has shape {v.shape}; {leading}the shape of its primal, {x.shape}, "
+            f"was expected. Give the tangent the shape {directions + x.shape}."
+        )
+    if v.dtype.kind == "c" and x.dtype.kind != "c":
+        raise DtypeError(
+            f"{where}: a complex tangent for a primal of dtype {x.dtype}. A real primal moves "
+            f"along real directions: give v.real, or make the primal complex."
+        )
+    return v if v.dtype == x.dtype else np.astype(v, x.dtype)
+
+
+def tangent(x: Any) -> Array:
+    """Return the single tangent of x, of its shape: zeros for a constant.
+
+    Raises:
+        ShapeError: x carries several tangents. LevelError: its transform has returned.
+    """
+    return x.tangent if type(x) is DualTensor else np.zeros_like(np.asarray(x))

@@ -1,0 +1,220 @@
+"""Functions that pick entries: indexing, and what is made of it (take, flip, roll, pad, diag)."""
+
+import operator
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+
+from ..dual import missing_rule, primal_of
+from ..operations import implements
+from ..primitive import Primitive, linear
+from .structural import negative_axes, transpose_core
+
+_take: Primitive = linear(
+    lambda x, index: x[index],
+    lambda ct, shapes, index: _scatter(ct, index=lifted(index), shape=(len(ct), *shapes[0])),
+    lambda k, index: {"index": lifted(index)},
+    views=True,
+    name="getitem",
+)
+
+
+def _scatter_value(x, index, shape):
+    out = np.zeros(shape, x.dtype)
+    np.add.at(out, index, x) if _has_arrays(index) else operator.setitem(out, index, x)
+    return out
+
+
+# The transpose of x[index]: zeros of `shape` with the entries of x added at index.
+_scatter: Primitive = linear(
+    _scatter_value,
+    lambda ct, shapes, index, shape: _take(ct, index=lifted(index)),
+    lambda k, index, shape: {"index": lifted(index), "shape": (k, *shape)},
+    name="scatter",
+)
+
+
+def canonical_index(index, shape):
+    """Return index as a tuple of slices, ints, None and integer arrays, one entry for each axis.
+
+    Masks become integer arrays, an ellipsis slices, and where ints and arrays are separated NumPy
+    would move the indexed axes to the front; bringing that about is left to `getitem`.
+    """
+    index = index if type(index) is tuple else (index,)
+    entries, masked = [], False
+    for entry in index:
+        entry = primal_of(entry)
+        if isinstance(entry, (list, tuple, range, np.ndarray, np.bool_, bool)):
+            empty = not isinstance(entry, np.ndarray) and np.size(entry) == 0
+            entry = np.asarray(entry, np.intp if empty else None)
+            if entry.dtype == bool and entry.ndim:
+                masked = True
+                entries.extend(entry.nonzero())
+                continue
+        entries.append(entry)
+    if masked:
+        np.broadcast_to(False, shape)[primal_of(index)]  # NumPy's own error for another shape
+    used = sum(1 for e in entries if e is not None and e is not Ellipsis and not _is_flag(e))
+    free = (slice(None),) * (len(shape) - used)
+    if not any(e is Ellipsis for e in entries):
+        entries.append(Ellipsis)
+    at = next(i for i, e in enumerate(entries) if e is Ellipsis)
+    return (*entries[:at], *free, *entries[at + 1 :])
+
+
+def _is_flag(entry):  # x[True] adds an axis
+    return isinstance(entry, np.ndarray) and entry.dtype == bool
+
+
+def _has_arrays(index):
+    return any(isinstance(entry, np.ndarray) for entry in index)
+
+
+def lifted(index):
+    return (slice(None), *index)
+
+
+def _is_separated(index):
+    places = [i for i, e in enumerate(index) if isinstance(e, (np.ndarray, int, np.integer))]
+    return _has_arrays(index) and places[-1] - places[0] + 1 != len(places)
+
+
+@implements(operator.getitem)
+def getitem(x, index):
+    """x[index] with everything NumPy takes; basic indexing gives views of both parts."""
+    index = canonical_index(index, x.shape)
+    if not _has_arrays(index):
+        basic = tuple(operator.index(e) if hasattr(e, "__index__") else e for e in index)
+        return _take(x, index=basic)
+    if not _is_separated(index):
+        return _take(x, index=index)
+    # x[i, :, j]: NumPy puts the axes of i and j first, which would displace the direction axis. So
+    # bring the indexed axes together at the front, where they stay in order.
+    if any(_is_flag(e) for e in index):
+        raise missing_rule("x[index]", (x,), {}, " for a scalar bool beside separated arrays")
+    if None in [e if e is None else 0 for e in index]:
+        x = np.expand_dims(x, tuple(i for i, e in enumerate(index) if e is None))
+        index = tuple(slice(None) if e is None else e for e in index)
+    picked = [i for i, e in enumerate(index) if not isinstance(e, slice)]
+    sliced = [i for i, e in enumerate(index) if isinstance(e, slice)]
+    x = transpose_core(x, axes=(*picked, *sliced))
+    return _take(x, index=(*(index[i] for i in picked), *(index[i] for i in sliced)))
+
+
+@implements(np.take)
+def take(a, indices, axis=None, mode="raise"):
+    indices = np.asarray(primal_of(indices))
+    if axis is None:
+        a, axis = np.ravel(a), 0
+    if mode != "raise":
+        n = a.shape[axis]
+        indices = indices % n if mode == "wrap" else np.clip(indices, 0, n - 1)
+    axis = normalize_axis_index(axis, a.ndim)
+    return a[(slice(None),) * axis + (indices,)]
+
+
+@implements(np.take_along_axis)
+def take_along_axis(arr, indices, axis=-1):
+    if axis is None:
+        arr, axis = np.ravel(arr), 0
+    indices = np.asarray(primal_of(indices))
+    axis = normalize_axis_index(axis, arr.ndim)
+    grid = list(np.indices(indices.shape, sparse=True))
+    for i in range(arr.ndim):  # an axis of length 1 in either is broadcast
+        if i != axis and indices.shape[i] == 1 != arr.shape[i]:
+            grid[i] = np.arange(arr.shape[i]).reshape((-1,) + (1,) * (arr.ndim - 1 - i))
+    grid[axis] = indices
+    return arr[tuple(grid)]
+
+
+# --- arrangements of entries
+
+
+@implements(np.flip)
+def flip(m, axis=None):
+    axes = negative_axes(axis, m.ndim)
+    return m[tuple(slice(None, None, -1 if i - m.ndim in axes else 1) for i in range(m.ndim))]
+
+
+@implements(np.roll)
+def roll(a, shift, axis=None):
+    if axis is None:
+        return np.reshape(np.roll(np.ravel(a), shift, 0), a.shape)
+    shifts, axes = np.broadcast_arrays(shift, axis)
+    for s, i in zip(shifts.ravel().tolist(), axes.ravel().tolist(), strict=True):
+        a = np.take(a, np.roll(np.arange(a.shape[i]), s), i)
+    return a
+
+
+@implements(np.repeat)
+def repeat(a, repeats, axis=None):
+    if axis is None:
+        a, axis = np.ravel(a), 0
+    return np.take(a, np.repeat(np.arange(a.shape[axis]), repeats), axis)
+
+
+@implements(np.tile)
+def tile(A, reps):
+    reps = (reps,) if isinstance(reps, (int, np.integer)) else tuple(reps)
+    index = np.tile(np.arange(A.size).reshape(A.shape), reps)
+    return np.ravel(A)[index]
+
+
+PAD_BY_INDEX = ("edge", "reflect", "symmetric", "wrap")
+
+
+@implements(np.pad)
+def pad(array, pad_width, mode="constant", *, constant_values=0, reflect_type="even"):
+    if mode in PAD_BY_INDEX and reflect_type == "even":
+        index = np.pad(np.arange(array.size).reshape(array.shape), pad_width, mode)
+        return np.ravel(array)[index]
+    if mode != "constant":
+        raise missing_rule("np.pad", (array,), {}, f" for mode={mode!r}")
+    frame = np.pad(np.zeros(array.shape, bool), pad_width, constant_values=True)
+    place = np.pad(np.arange(array.size).reshape(array.shape), pad_width)
+    values = np.pad(np.zeros(array.shape, array.dtype), pad_width, constant_values=constant_values)
+    if array.size == 0:
+        return values
+    return np.where(frame, values, np.ravel(array)[place])
+
+
+# --- diagonals and triangles
+
+
+@implements(np.diagonal)
+def diagonal(a, offset=0, axis1=0, axis2=1):
+    rows, columns = a.shape[axis1], a.shape[axis2]
+    n = max(min(rows + min(offset, 0), columns - max(offset, 0)), 0)
+    i = np.arange(n)
+    moved = np.moveaxis(a, (axis1, axis2), (-2, -1))
+    return moved[..., i - min(offset, 0), i + max(offset, 0)]
+
+
+@implements(np.linalg.diagonal)
+def matrix_diagonal(x, /, *, offset=0):
+    """The diagonals of a stack of matrices, which are its last two axes."""
+    return diagonal(x, offset, -2, -1)
+
+
+@implements(np.trace)
+def trace(a, offset=0, axis1=0, axis2=1):
+    return np.sum(diagonal(a, offset, axis1, axis2), axis=-1)
+
+
+@implements(np.diag)
+def diag(v, k=0):
+    if v.ndim == 2:
+        return diagonal(v, k)
+    size = v.size + abs(k)
+    i = np.arange(v.size)
+    return _scatter(v, index=(i + max(-k, 0), i + max(k, 0)), shape=(size, size))
+
+
+@implements(np.tril)
+def tril(m, k=0):
+    return np.where(np.tri(*m.shape[-2:], k=k, dtype=bool), m, 0)
+
+
+@implements(np.triu)
+def triu(m, k=0):
+    return np.where(np.tri(*m.shape[-2:], k=k - 1, dtype=bool), 0, m)

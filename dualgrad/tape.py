@@ -1,0 +1,178 @@
+"""linearize and vjp: the linear part of a function, recorded in one run, then pushed or pulled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import tree
+from .arguments import Arguments, dense_zeros, split_result, without_aux
+from .dual import Array, DualTensor, new_level
+from .errors import MissingRuleError, ShapeError
+from .primitive import Node, Primitive
+
+Tree = tree.Tree
+
+
+class Tape:
+    """The record of one run: input and output nodes, and those between in execution order."""
+
+    def __init__(self, inputs: list[Node], outputs: list[Node | None]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.nodes = _in_order([node for node in outputs if node is not None])
+
+    def push(self, tangents: list) -> list:
+        """Return the tangents of the outputs, None where they are constant."""
+        at = {id(node): t for node, t in zip(self.inputs, tangents, strict=True)}
+        for node in self.nodes:
+            if id(node) in at or node.primitive is None:
+                continue
+            given = [None if n is None else at.get(id(n)) for n in node.inputs]
+            if any(t is not None for t in given):
+                at[id(node)] = self._fitted(
+                    node, node.primitive.push(node.residuals, given, **node.params)
+                )
+        return [None if node is None else at.get(id(node)) for node in self.outputs]
+
+    @staticmethod
+    def _fitted(node: Node, t: Any) -> Any:
+        if t.shape[1:] != node.shape:
+            t = np.broadcast_to(t, (len(t), *node.shape))
+        return t if t.dtype == node.dtype else np.astype(t, node.dtype)
+
+    def pull(self, cotangents: list) -> list:
+        """Return the cotangents of the inputs, None where nothing depends on them."""
+        at: dict[int, Any] = {}
+
+        def add(node, ct):
+            if ct.dtype != node.dtype:  # a real argument keeps the real part of a complex cotangent
+                real = ct.dtype.kind == "c" and node.dtype.kind != "c"
+                ct = np.astype(np.real(ct) if real else ct, node.dtype)
+            at[id(node)] = ct if id(node) not in at else at[id(node)] + ct
+
+        for node, ct in zip(self.outputs, cotangents, strict=True):
+            if node is not None:
+                add(node, ct)
+        for node in reversed(self.nodes):
+            ct = at.get(id(node))
+            if ct is None or node.primitive is None:
+                continue
+            if node.primitive.pull is None:
+                raise _no_transpose(node.primitive)
+            cts = node.primitive.pull(node.residuals, ct, **node.params)
+            del at[id(node)]
+            for source, c in zip(node.inputs, cts, strict=False):
+                if source is not None and c is not None:
+                    add(source, c)
+        return [at.get(id(node)) for node in self.inputs]
+
+
+def _no_transpose(primitive: Primitive) -> MissingRuleError:
+    return MissingRuleError(
+        f"{primitive.name} has a tangent rule but no transpose, so reverse mode cannot pass it. "
+        f"Use mode='forward'."
+    )
+
+
+def _in_order(outputs: list[Node]) -> list[Node]:
+    """Return the nodes that outputs depend on, each after its inputs."""
+    order: list[Node] = []
+    seen: set[int] = set()
+    stack: list[tuple[Node, bool]] = [(node, False) for node in reversed(outputs)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            order.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            stack.extend((n, False) for n in node.inputs if n is not None)
+    return order
+
+
+def record(f: Callable, primals: tuple, where: str, has_aux: bool = False) -> tuple:
+    """Run f once on recording duals; return (arguments, y, tape, structure of y, aux)."""
+    arguments = Arguments(primals, where)
+    inputs = [Node(None, None, {}, [], x.shape, x.dtype) for x in arguments.floating()]
+    with new_level(where) as level:
+        result, aux = without_aux(arguments.call(f, inputs, level), has_aux, level, where)
+        leaves, structure = tree.flatten(result)
+        pairs = [split_result(leaf, level, where) for leaf in leaves]
+    tape = Tape(inputs, [node for _, node in pairs])
+    return arguments, [y for y, _ in pairs], tape, structure, aux
+
+
+def linearize(f: Callable, *primals: Any) -> tuple[Tree, Callable]:
+    """Return (f(*primals), f_jvp), where f_jvp(*tangents) is the derivative at primals.
+
+    f runs once; f_jvp replays the recorded linear part, as often as wanted.
+
+    >>> y, f_jvp = linearize(np.sin, 0.0)
+    >>> f_jvp(2.0)
+    np.float64(2.0)
+    """
+    arguments, ys, tape, structure, _ = record(f, primals, "dg.linearize")
+
+    def f_jvp(*tangents):
+        tys = tape.push(arguments.tangents(tangents, stacked=False))
+        tys = [dense_zeros(y, 1) if t is None else t for y, t in zip(ys, tys, strict=True)]
+        return tree.unflatten(structure, [t[0] for t in tys])
+
+    return tree.unflatten(structure, ys), f_jvp
+
+
+class Pullback:
+    """f_vjp: cotangents of the result in, a tuple of cotangents of the arguments out."""
+
+    def __init__(self, arguments: Arguments, ys: list, tape: Tape, structure: Any) -> None:
+        self.arguments = arguments
+        self.ys = ys
+        self.tape = tape
+        self.structure = structure
+
+    def __call__(self, cotangents: Tree) -> tuple:
+        leaves = tree.leaves_like(cotangents, self.structure, "f_vjp")
+        stacked = [self._fit(y, ct)[None] for y, ct in zip(self.ys, leaves, strict=True)]
+        rows = self.stacked(tree.unflatten(self.structure, stacked))
+        return tree.map(lambda r: None if r is None else r[0], rows)
+
+    @staticmethod
+    def _fit(y: Array, ct: Any) -> Array:
+        ct = ct if type(ct) is DualTensor or hasattr(ct, "dtype") else np.asarray(ct)
+        if ct.shape != y.shape:
+            raise ShapeError(
+                f"f_vjp: a cotangent of shape {ct.shape} for a result of shape {y.shape}."
+            )
+        return ct if ct.dtype == y.dtype or y.dtype.kind not in "fc" else np.astype(ct, y.dtype)
+
+    def stacked(self, cotangents: Tree) -> tuple:
+        """Pull k cotangents at once: leaves (k, *shape) in and out."""
+        leaves = tree.leaves_like(cotangents, self.structure, "f_vjp")
+        k = len(leaves[0]) if leaves else 1
+        found = iter(self.tape.pull(leaves))
+        arguments, out = self.arguments, []
+        for x, m in zip(arguments.primals, arguments.moving, strict=True):
+            ct = next(found) if m else None
+            out.append(dense_zeros(x, k) if m and ct is None else ct)
+        return tree.unflatten(arguments.structure, out)
+
+
+def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
+    """Return (f(*primals), f_vjp[, aux]); f_vjp(cotangent) is a tuple, one cotangent an argument.
+
+    Reverse mode, by transposing the linear part that linearize records, in the inner product
+    Re(sum(conj(u) v)). It is here as the honest baseline and as a test oracle.
+
+    >>> y, f_vjp = vjp(lambda x: np.sum(x * x), np.array([1.0, 2.0]))
+    >>> f_vjp(1.0)
+    (array([2., 4.]),)
+    """
+    y, f_vjp, aux = pullback(f, primals, has_aux, "dg.vjp")
+    return (y, f_vjp, aux) if has_aux else (y, f_vjp)
+
+
+def pullback(f: Callable, primals: tuple, has_aux: bool, where: str) -> tuple:
+    """Return (y, f_vjp, aux); `where` names the transform that the user called."""
+    arguments, ys, tape, structure, aux = record(f, primals, where, has_aux)
+    return tree.unflatten(structure, ys), Pullback(arguments, ys, tape, structure), aux
