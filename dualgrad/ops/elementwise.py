@@ -118,7 +118,7 @@ for _function, _partials in SMOOTH.items():
     implements(_function, family="elementwise")(elementwise(_function, *_partials))
 
 PIECEWISE_CONSTANT = """
-    sign heaviside floor ceil rint trunc fix floor_divide around round spacing
+    sign heaviside floor ceil rint trunc floor_divide around round spacing
     greater greater_equal less less_equal equal not_equal isclose allclose array_equal array_equiv
     isfinite isinf isnan isneginf isposinf signbit
     logical_and logical_or logical_xor logical_not all any iscomplex isreal iscomplexobj isrealobj
@@ -126,6 +126,8 @@ PIECEWISE_CONSTANT = """
 
 for _name in PIECEWISE_CONSTANT:
     implements(getattr(np, _name), differentiable=False)(constant(getattr(np, _name)))
+
+implements(np.fix, differentiable=False)(constant(np.trunc))  # NumPy deprecates the former
 
 # --- functions that need a word more than a row
 
