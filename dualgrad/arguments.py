@@ -1,5 +1,6 @@
 """What transforms share: arguments that get tangents, results taken apart, duals made by hand."""
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -93,8 +94,8 @@ def take_apart(result: Tree, level: Level, where: str, k: int) -> tuple[Tree, Tr
     ys, tys = [], []
     for leaf in leaves:
         y, ty = split_result(leaf, level, where)
-        ys.append(y)
-        tys.append(dense_zeros(y, k) if ty is None else dense(ty))
+        ys.append(owned(y))
+        tys.append(dense_zeros(y, k) if ty is None else owned(dense(ty)))
     return tree.unflatten(structure, ys), tree.unflatten(structure, tys)
 
 
@@ -103,6 +104,11 @@ def split_result(leaf: Any, level: Level, where: str) -> tuple[Any, Any]:
     if type(y) is DualTensor:
         y.level.check(where)  # what escaped from an inner transform that has returned
     return y, carrier
+
+
+def owned(x: Any) -> Any:
+    """Return x, or a copy where it is a read-only view: of the caller's array, or broadcast."""
+    return x.copy() if isinstance(x, np.ndarray) and not x.flags.writeable else x
 
 
 def dense(t: Any) -> Any:
@@ -124,13 +130,22 @@ def without_aux(result: Any, has_aux: bool, level: Level, where: str) -> tuple[A
 
 
 def argument_numbers(argnums: int | Sequence[int], args: tuple, where: str) -> tuple[int, ...]:
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    try:
+        given = (argnums,) if hasattr(argnums, "__index__") else tuple(argnums)
+        numbers = tuple(operator.index(n) for n in given)
+    except TypeError:
+        raise OptionError(
+            f"{where}: argnums={argnums!r}; give an int or a tuple of ints."
+        ) from None
     for n in numbers:
         if not -len(args) <= n < len(args):
             raise OptionError(
                 f"{where}: argnums={argnums!r}, but {len(args)} arguments were given."
             )
-    return tuple(n % len(args) for n in numbers)
+    numbers = tuple(n % len(args) for n in numbers)
+    if len(set(numbers)) < len(numbers):
+        raise OptionError(f"{where}: argnums={argnums!r} names an argument twice. Name each once.")
+    return numbers
 
 
 def closed(f: Callable, args: tuple, numbers: tuple[int, ...], kwargs: dict) -> Callable:
@@ -187,6 +202,11 @@ def tangent_like(x: Array, v: Any, where: str, directions: tuple[int, ...] = ())
     """Return v as a tangent of x, (*directions, *x.shape) in x's dtype; raise if it is none."""
     if type(v) is not DualTensor and not hasattr(v, "dtype"):
         v = np.asarray(v)
+    if v.dtype.kind not in "fciub":
+        raise DtypeError(
+            f"{where}: a tangent of dtype {v.dtype}; give a floating array of the primal's shape, "
+            f"{x.shape}."
+        )
     if v.shape != directions + x.shape:
         leading = f"k = {directions[0]} leading and then " if directions else ""
         raise ShapeError(

@@ -142,7 +142,7 @@ def _encode_python(name: str, leaf: Any) -> dict[str, Any]:
         return {"kind": "callable"}
     raise DtypeError(
         f"save: {name or 'the leaf'} is a {type(leaf).__module__}.{type(leaf).__qualname__}. "
-        f"Leaves are NumPy arrays (dg.to_device(tree, 'cpu')), numbers, strings, None and keys."
+        f"Leaves are NumPy arrays, numbers, strings, None and keys."
     )
 
 

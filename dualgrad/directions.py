@@ -15,7 +15,7 @@ from .dual import Array, DualTensor, Structured
 from .errors import OptionError
 from .kernels import random as kernels
 from .options import choice
-from .random import Key
+from .random import Key, check_key
 from .structured import Outer
 
 DISTRIBUTIONS: dict[str, tuple[Callable, Callable]] = {
@@ -77,9 +77,12 @@ def draw(
     """
     choice("distribution", distribution, DISTRIBUTIONS)
     choice("structure", structure, STRUCTURES)
-    numbers = (0, directions) if isinstance(directions, int) else directions
-    if numbers[1] <= numbers[0]:
-        raise OptionError(f"directions={directions!r}; give an int >= 1.")
+    check_key(key, "dg.directions.draw")
+    ends = directions if isinstance(directions, tuple) else (0, directions)
+    whole = all(isinstance(end, (int, np.integer)) for end in ends)
+    if not whole or len(ends) != 2 or not 0 <= ends[0] < ends[1]:
+        raise OptionError(f"directions={directions!r}; give an int >= 1, or a range (start, stop).")
+    numbers = int(ends[0]), int(ends[1])
     leaves, where = tree.flatten(params)
     drawn = [
         draw_leaf(key, path, np.asarray(x) if isinstance(x, (float, complex)) else x, numbers,

@@ -42,6 +42,12 @@ class Level(int):
         level.open = True
         return level
 
+    def __copy__(self) -> "Level":  # a level is an identity: a copied dual stays on it
+        return self
+
+    def __deepcopy__(self, memo: dict) -> "Level":
+        return self
+
     def check(self, use: str) -> None:
         """Raise LevelError when the transform of this level has returned."""
         if not self.open:
@@ -222,6 +228,10 @@ class DualTensor:
     def imag(self) -> "DualTensor":
         return np.imag(self)  # type: ignore[call-overload]
 
+    def __format__(self, spec: str) -> str:
+        """Show the primal: printing a value inside a function loses no tangent."""
+        return format(primal_of(self), spec) if spec else repr(self)
+
     def __repr__(self) -> str:
         return f"DualTensor(primal={self.primal!r}, tangents={self.carrier!r}, level={self.level})"
 
@@ -250,8 +260,9 @@ class DualTensor:
         self.level.check(conversion)
         return ConversionError(
             f"{conversion}: turning a dual into a plain number would lose the tangent. Compute "
-            "with NumPy functions instead (np.sin, not math.sin), or say "
-            f"{conversion[:-2]}dg.primal(x)) if the derivative is not wanted."
+            "with NumPy functions instead (np.sin, not math.sin); write it into an array made by "
+            "np.zeros_like(x) of a dual, or join several with np.stack; or say dg.primal(x) if the "
+            "derivative is not wanted."
         )
 
     def __float__(self) -> float:
@@ -272,8 +283,9 @@ class DualTensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         self.level.check("np.array(x)")
         caller = sys._getframe(1)  # functions of NumPy that do not dispatch on this argument
-        if caller.f_globals.get("__name__", "").startswith("numpy."):
-            raise _plain_array_error(f"what np.{caller.f_code.co_name} does with a dual")
+        name = caller.f_code.co_name
+        if caller.f_globals.get("__name__", "").startswith("numpy.") and hasattr(np, name):
+            raise _plain_array_error(f"what np.{name} does with a dual")
         raise _plain_array_error("np.array(x), or writing a dual into an array,")
 
     def __dlpack__(self, **options: Any) -> Any:

@@ -24,7 +24,7 @@ from .dual import Array, DualTensor, Level, Structured, new_level, primal_of, re
 from .errors import DtypeError, OptionError, ShapeError, StructureError
 from .ops.products import conv2d_filter
 from .options import choice
-from .random import Key
+from .random import Key, check_key
 from .structured import LowRank
 
 Tree = tree.Tree
@@ -66,21 +66,25 @@ class _Options(NamedTuple):
         choice("combine", self.combine, COMBINE)
         choice("scope", scope, ("global",))
         for name, size in (("directions", self.directions), ("chunk_size", self.chunk_size)):
-            if size is not None and (not isinstance(size, (int, np.integer)) or size < 1):
+            if (size is not None or name == "directions") and (
+                not isinstance(size, (int, np.integer)) or size < 1
+            ):
                 raise OptionError(f"{name}={size!r}; give an int >= 1.")
         if self.clip is not None and not (isinstance(self.clip, (int, float)) and self.clip > 0):
             raise OptionError(f"clip={self.clip!r}; give the largest |derivative| to keep, > 0.")
         if self.perturb == "activations":
-            for name, value, given in (
-                ("structure", self.structure, self.structure != "dense"),
-                ("combine", self.combine, self.combine != "mean"),
-                ("guess", self.guess, self.guess is not None),
-            ):
-                if given:
-                    raise OptionError(
-                        f'{name}={value!r} has no meaning with perturb="activations", where noise '
-                        f"is drawn for each example. Leave {name} out, or perturb the weights."
-                    )
+            where = 'perturb="activations", where noise is drawn for each example'
+            self._refuse(where, structure="dense", combine="mean", guess=None)
+        if self.guess is not None:
+            where = "guess=, which gives the directions itself"
+            self._refuse(where, structure="dense", distribution="rademacher", directions=1)
+
+    def _refuse(self, where: str, **plain: Any) -> None:
+        for name, value in plain.items():
+            given = getattr(self, name)
+            if type(given) is not type(value) or given != value:
+                shown = repr(given) if isinstance(given, (str, int)) else ""
+                raise OptionError(f"{name}={shown} has no meaning with {where}. Leave {name} out.")
 
     def chunks(self, k: int) -> list[tuple[int, int]]:
         size = self.chunk_size or k
@@ -160,8 +164,7 @@ def forward_gradient(
     estimate = _perturb_weights if perturb == "weights" else _perturb_activations
 
     def fg(*args: Any, key: Key, **kwargs: Any) -> tuple:
-        if not isinstance(key, Key):
-            raise OptionError(f"key={key!r}; give a dg.random.Key.")
+        check_key(key, "dg.forward_gradient")
         numbers = argument_numbers(argnums, args, "dg.forward_gradient")
         chosen = tuple(args[n] for n in numbers)
         params = chosen[0] if isinstance(argnums, int) else chosen

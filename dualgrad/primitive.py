@@ -186,10 +186,19 @@ class Share(NamedTuple):
     count: Array
 
 
+class Guarded(NamedTuple):
+    """A partial that is not defined where mask is true: NaN there, but 0 for a tangent of 0."""
+
+    partial: Array
+    mask: Array
+
+
 def times(partial: Any, t: Array) -> Array:
     """Return partial * t; boolean partials select, so that 0 * inf never makes a NaN."""
     if type(partial) is Share:
         return _select(partial.mask, t) / partial.count
+    if type(partial) is Guarded:
+        return np.where(partial.mask & (t == 0), 0, partial.partial * t)
     if getattr(partial, "dtype", np.dtype(float)).kind == "b":
         return _select(partial, t)
     if type(partial) is int and abs(partial) == 1:
@@ -205,6 +214,8 @@ def _conjugate(partial: Any) -> Any:
     """Return the partial of the transpose: <u, p t> = <conj(p) u, t> under Re(sum(conj(u) v))."""
     if isinstance(partial, complex):
         return partial.conjugate()
+    if type(partial) is Guarded:
+        return Guarded(np.conj(partial.partial), partial.mask)
     return np.conj(partial) if getattr(partial, "dtype", np.dtype(float)).kind == "c" else partial
 
 

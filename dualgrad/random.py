@@ -130,7 +130,15 @@ def _floating(dtype: Any, name: str) -> np.dtype:
     return dtype
 
 
+def check_key(key: Any, where: str) -> Key:
+    """Return the key; raise OptionError where it is none."""
+    if not isinstance(key, Key):
+        raise OptionError(f"{where}: key={key!r}; give a dg.random.Key, as Key(0).")
+    return key
+
+
 def _words(key: Key, size: int, role: int) -> np.ndarray:
+    check_key(key, "dg.random")
     return kernel.word_vector(key.words, size, _ONE_STREAM, role)[0]
 
 

@@ -137,12 +137,20 @@ class LowRank:
     def __mul__(self, scale: Any) -> Any:
         if np.ndim(scale):
             return self.dense() * scale
-        return LowRank(self.left * scale, self.right, self.shape)
+        return LowRank(self.left * float(scale), self.right, self.shape)  # keeps the dtype
 
     __rmul__ = __mul__
 
     def __truediv__(self, scale: Any) -> Any:
         return self.dense() / scale if np.ndim(scale) else self * (1 / scale)
+
+    def __pow__(self, exponent: Any) -> Any:
+        return self.dense() ** exponent
+
+    def __eq__(self, other: Any) -> Any:
+        return self.dense() == (other.dense() if isinstance(other, LowRank) else other)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __neg__(self) -> "LowRank":
         return self * -1

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from . import tree
-from .arguments import Arguments, dense_zeros, split_result, without_aux
+from .arguments import Arguments, dense_zeros, owned, split_result, without_aux
 from .dual import Array, DualTensor, new_level
-from .errors import MissingRuleError, ShapeError
+from .errors import DtypeError, MissingRuleError, ShapeError
 from .primitive import Node, Primitive
 
 Tree = tree.Tree
@@ -144,6 +144,11 @@ class Pullback:
             raise ShapeError(
                 f"f_vjp: a cotangent of shape {ct.shape} for a result of shape {y.shape}."
             )
+        if ct.dtype.kind not in "fciub" or (ct.dtype.kind == "c" and y.dtype.kind != "c"):
+            raise DtypeError(
+                f"f_vjp: a cotangent of dtype {ct.dtype} for a result of dtype {y.dtype}. Give an "
+                f"array of the result's dtype."
+            )
         return ct if ct.dtype == y.dtype or y.dtype.kind not in "fc" else np.astype(ct, y.dtype)
 
     def stacked(self, cotangents: Tree) -> tuple:
@@ -154,7 +159,7 @@ class Pullback:
         arguments, out = self.arguments, []
         for x, m in zip(arguments.primals, arguments.moving, strict=True):
             ct = next(found) if m else None
-            out.append(dense_zeros(x, k) if m and ct is None else ct)
+            out.append(dense_zeros(x, k) if m and ct is None else owned(ct))
         return tree.unflatten(arguments.structure, out)
 
 

@@ -18,7 +18,7 @@ from .errors import LevelError, OptionError, StructureError
 from .estimators import forward_gradient, wants_key
 from .optim import Optimiser
 from .options import choice
-from .random import Key
+from .random import Key, check_key
 from .transforms import value_and_gradient
 
 Tree = tree.Tree
@@ -116,8 +116,7 @@ class TrainingStep:
 
     def init(self, params: Tree, key: Key, model_state: Tree = None) -> TrainingState:
         """Return the state before the first step; params and model_state are copied."""
-        if not isinstance(key, Key):
-            raise OptionError(f"step.init: key={key!r}; give a dg.random.Key.")
+        check_key(key, "step.init")
         if (model_state is not None) != self._stateful:
             raise OptionError(
                 f"step.init: model_state {'given' if model_state is not None else 'missing'}, and "
@@ -129,6 +128,11 @@ class TrainingStep:
         )
 
     def __call__(self, state: TrainingState, *batch: Any) -> tuple[TrainingState, Any]:
+        if not isinstance(state, TrainingState):
+            raise OptionError(
+                f"step: the first argument is a {type(state).__name__}; give the state that "
+                f"step.init(params, key), or the step before, returned."
+            )
         params, number, model_state = state._get("params"), state.step, state._get("model_state")
         state_arguments = (model_state,) if self._stateful else ()
         (value, (model_state, aux)), gradient = self._gradient(
@@ -167,7 +171,13 @@ def training_step(
     Raises:
         OptionError: an unknown method, precision or option.
     """
+    if not callable(loss) or not isinstance(optimiser, Optimiser):
+        raise OptionError(
+            f"training_step: loss={loss!r}, optimiser={optimiser!r}; give a function, and an "
+            f"optimiser as dg.optim.sgd(0.1)."
+        )
     choice("method", method, METHODS)
+    choice("plan", plan, (True, False))
     choice("precision", precision, PRECISIONS)
     known = set(inspect.signature(forward_gradient).parameters) - {
         "loss",

@@ -89,7 +89,9 @@ def derivative(f: Callable, argnums: int = 0) -> Callable:
                 f"dg.gradient for one number as result, dg.jacobian for any."
             )
         g, basis = closed(f, args, numbers, kwargs), tuple(np.eye(len(chosen)))
-        rows = _push(g, chosen, basis, "dg.derivative", True, False)[1]
+        y, rows = _push(g, chosen, basis, "dg.derivative", True, False)
+        leaves = [np.asarray(primal_of(x)) for x in chosen]
+        _check_modes_agree(leaves, tree.leaves(y), "forward", "dg.derivative")
         columns = tuple(tree.map(lambda t, i=i: t[i], rows) for i in range(len(chosen)))
         return _one_or_all(columns, argnums)
 
@@ -110,7 +112,7 @@ def _columns(
     if chunk_size is None:
         row = sum(n * x.dtype.itemsize for n, x in zip(sizes, leaves, strict=True))
         chunk_size = max(1, BYTES_A_CHUNK // max(row, 1))
-    if chunk_size < 1:
+    if not isinstance(chunk_size, (int, np.integer)) or chunk_size < 1:
         raise OptionError(
             f"{where}: chunk_size={chunk_size}; give the number of tangents a pass, >= 1."
         )
@@ -153,7 +155,8 @@ def _blocks(columns: Array, chosen: tuple, where: str) -> tuple:
         n = math.prod(x.shape)
         rows = columns[before : before + n]
         out = rows.shape[1:]
-        blocks.append(np.reshape(np.moveaxis(rows, 0, -1), (*out, *x.shape)))
+        block = np.reshape(np.moveaxis(rows, 0, -1), (*out, *x.shape))
+        blocks.append(block if block.ndim else block[()])  # a number, as x and y are
         before += n
     return tree.unflatten(arguments.structure, blocks)
 

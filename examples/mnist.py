@@ -11,12 +11,13 @@ import argparse
 import sys
 import time
 
+import numpy as np
 import trainer
 
 import dualgrad as dg
 
 MODELS = {
-    "logreg": lambda key: dg.nn.MLP([784, 10], key=key),
+    "logreg": lambda key: dg.tree.map(np.zeros_like, dg.nn.MLP([784, 10], key=key)),
     "mlp": lambda key: dg.nn.MLP([784, 1024, 1024, 10], key=key),
     "cnn": lambda key: dg.nn.CNN(key=key),
 }
@@ -48,12 +49,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     trainer.add_options(parser)
     options = parser.parse_args(arguments)
     forward = options.method == "forward"
+    if not forward and (options.perturb or options.directions or options.structure):
+        parser.error("--method backprop takes no --perturb, --directions or --structure")
+    options.perturb = options.perturb or "activations"
     lr, directions, epochs = DEFAULTS[options.model, options.perturb if forward else "backprop"]
     options.lr = lr if options.lr is None else options.lr
     options.directions = options.directions or directions
     options.batch_size = options.batch_size or 64
     options.epochs = options.epochs or epochs
-    if options.structure and options.perturb == "activations":
+    if options.structure and options.perturb != "weights":
         parser.error("--structure shapes directions of weights; add --perturb weights")
     options.structure = options.structure or ("rank1" if options.perturb == "weights" else "dense")
     if options.device == "gpu":

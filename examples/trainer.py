@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     train = parser.add_argument_group("training")
     train.add_argument("--method", choices=("forward", "backprop"), default="forward",
                        help="forward gradient, or reverse mode as the baseline")  # fmt: skip
-    train.add_argument("--perturb", choices=("activations", "weights"), default="activations",
+    train.add_argument("--perturb", choices=("activations", "weights"),
                        help="what directions perturb (default: activations)")  # fmt: skip
     length = train.add_mutually_exclusive_group()
     length.add_argument(

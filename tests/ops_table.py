@@ -65,6 +65,8 @@ for _name in ("maximum", "minimum", "fmax", "fmin"):  # no two entries of an `ap
     case(_call, apart("2 i j"), call=lambda x, f=_call: f(x[0], x[1]))
     case(_call, within(0.1, 2), within(-2, -0.1, "j"))
 case(np.modf, within(0.1, 0.9), call=lambda x: np.modf(x + 2)[0], what="fraction")
+case(np.sign, within(0.3, 2), call=lambda x: np.real(np.sign(x + 1j)), what="of complex")
+case(np.heaviside, "3", call=lambda h: np.heaviside(np.array([-1, 0, 2], h.dtype), h), what="at 0")
 case(np.angle, within(0.3, 2), call=lambda x: np.angle(x, deg=True), what="degrees", complex=True)
 case(np.absolute, within(-2, -0.3), what="left of the imaginary axis", complex=True)
 case(

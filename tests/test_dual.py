@@ -1,5 +1,6 @@
 """What a DualTensor promises: attributes, methods, levels, dtypes."""
 
+import copy
 import operator
 import threading
 
@@ -412,3 +413,17 @@ def test_every_floating_dtype_is_kept_by_arithmetic(dtype):
     ):
         plain = np.real(x.primal).dtype if y.dtype.kind != np.dtype(dtype).kind else x.dtype
         assert y.dtype == y.tangents.dtype == plain
+
+
+def test_a_dual_formats_as_its_primal_and_copies_on_its_level():
+    x = dg.dual(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
+    assert f"{x[0]:.2f}" == "1.00"
+    other = copy.deepcopy(x)
+    other[0] = 5.0
+    np.testing.assert_array_equal((x + other).tangent, [3.0, 8.0])
+
+
+@pytest.mark.parametrize("function", [np.maximum, np.minimum, lambda x, c: np.clip(x, c, 9)])
+def test_a_nan_moves_with_its_argument(function):
+    y, dy = dg.jvp(lambda x: function(x, 0.0), (np.array([np.nan]),), (np.array([2.0]),))
+    assert np.isnan(y[0]) and dy[0] == 2.0

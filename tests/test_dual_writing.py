@@ -350,3 +350,15 @@ def test_writes_that_do_not_fit_change_nothing():
     with pytest.raises(dg.DtypeError, match="complex"):
         x += 1j
     assert repr(x) == before
+
+
+def test_a_diagonal_is_a_view_of_both_parts():
+    def product_of_pivots(a):
+        a = a.copy()
+        pivots = np.diagonal(a)
+        a[1] = a[1] - a[0]  # pivots see this
+        return np.prod(pivots)
+
+    a, da = np.array([[2.0, 1.0], [4.0, 6.0]]), np.ones((2, 2))
+    # 2 * (6 - 1) = 10; its derivative along ones is 1 * 5 + 2 * (1 - 1) = 5
+    assert dg.jvp(product_of_pivots, (a,), (da,)) == (10.0, 5.0)

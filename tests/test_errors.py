@@ -52,8 +52,9 @@ MESSAGES = {
     "ConversionError of a number": (
         lambda: float(dg.dual(1.0, 1.0)),
         "float(x): turning a dual into a plain number would lose the tangent. Compute with NumPy "
-        "functions instead (np.sin, not math.sin), or say float(dg.primal(x)) if the derivative "
-        "is not wanted.",
+        "functions instead (np.sin, not math.sin); write it into an array made by "
+        "np.zeros_like(x) of a dual, or join several with np.stack; or say dg.primal(x) if the "
+        "derivative is not wanted.",
     ),
     "ConversionError of an array": (
         lambda: np.asarray(dg.dual(1.0, 1.0)),

@@ -30,6 +30,9 @@ def sum_of_squares(w):
         ({"perturb": "activations", "structure": "rank1"}, "structure='rank1' has no meaning"),
         ({"perturb": "activations", "combine": "projection"}, "combine='projection' has no"),
         ({"perturb": "activations", "guess": np.ones(3)}, "guess="),
+        ({"guess": np.ones(3), "directions": 7}, "directions=7 has no meaning with guess="),
+        ({"guess": np.ones(3), "structure": "rank1"}, "structure='rank1' has no meaning"),
+        ({"directions": None}, "directions=None"),
     ],
     ids=str,
 )

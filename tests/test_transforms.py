@@ -427,3 +427,46 @@ def test_misuse_is_refused_where_it_enters(number):
     error, match, misuse = REFUSED[number]
     with pytest.raises(error, match=f"(?s){match}"):
         misuse()
+
+
+# --- what is refused rather than half done
+
+
+@pytest.mark.parametrize("transform", [dg.gradient, dg.jacobian, dg.value_and_gradient])
+@pytest.mark.parametrize("argnums", [(0, 0), (0, -2), "x", None, 1.5])
+def test_argnums_name_each_argument_once_by_an_int(transform, argnums):
+    with pytest.raises(dg.OptionError, match="argnums"):
+        transform(lambda a, b: np.sum(a * b), argnums)(np.ones(2), np.ones(2))
+
+
+def test_a_complex_cotangent_of_a_real_result_is_refused():
+    with pytest.raises(dg.DtypeError, match="cotangent"):
+        dg.vjp(np.sin, 2.0)[1](1j)
+
+
+@pytest.mark.parametrize("tangent", [None, "3", np.array("x")])
+def test_a_tangent_that_is_no_number_is_refused(tangent):
+    with pytest.raises(dg.DualgradError):
+        dg.jvp(np.sin, (2.0,), (tangent,))
+    with pytest.raises(dg.DualgradError):
+        dg.vjp(np.sin, 2.0)[1](tangent)
+
+
+def test_derivative_of_a_complex_argument_to_a_real_result_is_refused():
+    with pytest.raises(dg.DtypeError, match="half of its derivative"):
+        dg.derivative(abs)(1 + 2j)
+
+
+def test_results_can_be_written():
+    x = np.ones(3)
+    results = [dg.vjp(np.sum, x)[1](1.0)[0], dg.jacobian(lambda x: x)(x)]
+    results += dg.jvp(lambda x: x, (x,), (x,))
+    for result in results:
+        result += 1
+    np.testing.assert_array_equal(x, np.ones(3))  # and no result is the caller's array
+
+
+def test_a_negative_base_leaves_the_other_entries_alone():
+    with np.errstate(invalid="ignore"):
+        g = dg.gradient(lambda p: p[0] ** p[1])(np.array([-2.0, 2.0]))
+    np.testing.assert_array_equal(g, [-4.0, np.nan])  # log(-2) is not real

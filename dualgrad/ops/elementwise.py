@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..dual import primal_of
+from ..dual import missing_rule, primal_of
 from ..operations import implements
-from ..primitive import Share, check_levels, constant, custom, elementwise
+from ..primitive import Guarded, Share, check_levels, constant, custom, elementwise
 
 LN2, LN10 = math.log(2), math.log(10)
 DEGREE = math.pi / 180
@@ -23,7 +23,9 @@ def _power_in_base(a, b, y):
 
 
 def _power_in_exponent(a, b, y):
-    return y * np.log(np.where(a == 0, 1, a))  # 0**b does not move with b > 0
+    # 0**b does not move with b > 0. A negative base has no slope in b: NaN, where b moves at all.
+    slope = y * np.log(np.where(a == 0, 1, a))
+    return Guarded(slope, np.isnan(slope))
 
 
 def _ties(*masks):
@@ -82,12 +84,12 @@ SMOOTH: dict[Callable, tuple[Callable, ...]] = {
     np.degrees: (lambda x, y: 1 / DEGREE,),
     # --- branches: select one argument, share at ties
     np.maximum: (
-        lambda a, b, y: _ties(a > b, a == b),
-        lambda a, b, y: _ties(b > a, a == b),
+        lambda a, b, y: _ties((a > b) | np.isnan(a), a == b),  # a NaN is taken
+        lambda a, b, y: _ties((b > a) | np.isnan(b), a == b),
     ),
     np.minimum: (
-        lambda a, b, y: _ties(a < b, a == b),
-        lambda a, b, y: _ties(b < a, a == b),
+        lambda a, b, y: _ties((a < b) | np.isnan(a), a == b),
+        lambda a, b, y: _ties((b < a) | np.isnan(b), a == b),
     ),
     np.fmax: (
         lambda a, b, y: _ties((a > b) | np.isnan(b), a == b),
@@ -96,6 +98,10 @@ SMOOTH: dict[Callable, tuple[Callable, ...]] = {
     np.fmin: (
         lambda a, b, y: _ties((a < b) | np.isnan(b), a == b),
         lambda a, b, y: _ties((b < a) | np.isnan(a), a == b),
+    ),
+    np.heaviside: (
+        lambda x, h, y: np.zeros_like(primal_of(x), bool),
+        lambda x, h, y: x == 0,
     ),
     np.copysign: (
         lambda a, b, y: np.sign(a) * np.copysign(1.0, primal_of(b)),
@@ -118,7 +124,7 @@ for _function, _partials in SMOOTH.items():
     implements(_function, family="elementwise")(elementwise(_function, *_partials))
 
 PIECEWISE_CONSTANT = """
-    sign heaviside floor ceil rint trunc floor_divide around round spacing
+    floor ceil rint trunc floor_divide around round spacing
     greater greater_equal less less_equal equal not_equal isclose allclose array_equal array_equiv
     isfinite isinf isnan isneginf isposinf signbit
     logical_and logical_or logical_xor logical_not all any iscomplex isreal iscomplexobj isrealobj
@@ -135,7 +141,7 @@ _real_abs = elementwise(np.absolute, lambda x, y: np.sign(x))
 _where = elementwise(np.where, None, lambda c, a, b, y: c, lambda c, a, b, y: ~c)
 _clip = elementwise(
     np.clip,
-    lambda x, low, high, y: (x >= low) & (x <= high),  # an edge keeps slope 1
+    lambda x, low, high, y: ~((x < low) | (x > high)),  # an edge keeps slope 1, and so does NaN
     lambda x, low, high, y: (x < low) & (low <= high),
     lambda x, low, high, y: (x > high) | (high < low),
 )
@@ -159,6 +165,12 @@ _complex_abs = custom(
 def absolute(x):
     """|x|, with slope 0 at 0; for complex x the slope is that of the length."""
     return (_complex_abs if x.dtype.kind == "c" else _real_abs)(x)
+
+
+@implements(np.sign)
+def sign(x):
+    """The sign of a real x, a plain array as it does not move; of a complex x, x / |x|."""
+    return _unit(x, np.absolute(x)) if x.dtype.kind == "c" else constant(np.sign)(x)
 
 
 @implements(np.fabs)
@@ -194,6 +206,8 @@ def clip(a, a_min=None, a_max=None, *, min=None, max=None):
 @implements(np.nan_to_num)
 def nan_to_num(x, copy=True, nan=0.0, posinf=None, neginf=None):
     """x with numbers for NaN and infinities, which do not move."""
+    if not copy:
+        raise missing_rule("np.nan_to_num", (x,), {}, " for copy=False")
     return np.where(np.isfinite(x), x, np.nan_to_num(primal_of(x), True, nan, posinf, neginf))
 
 

@@ -8,7 +8,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from ..dual import missing_rule, primal_of
 from ..operations import implements
 from ..primitive import Primitive, linear
-from .structural import negative_axes, transpose_core
+from .structural import negative_axes, negative_axis, transpose_core
 
 _take: Primitive = linear(
     lambda x, index: x[index],
@@ -181,13 +181,25 @@ def pad(array, pad_width, mode="constant", *, constant_values=0, reflect_type="e
 # --- diagonals and triangles
 
 
+def _on_diagonal(ct, shapes, offset, axis1, axis2):
+    shape = list(shapes[0])
+    rows, columns = shape[axis1], shape[axis2]
+    kept = [n for i, n in enumerate(shape) if i - len(shape) not in (axis1, axis2)]
+    i = np.arange(ct.shape[-1])
+    index = (..., i - min(offset, 0), i + max(offset, 0))
+    moved = (len(ct), *kept, rows, columns)
+    spread = _scatter(ct, index=canonical_index(index, moved), shape=moved)
+    return np.moveaxis(spread, (-2, -1), (axis1, axis2))
+
+
+_diagonal = linear(np.diagonal, _on_diagonal, views=True, name="diagonal")
+
+
 @implements(np.diagonal)
 def diagonal(a, offset=0, axis1=0, axis2=1):
-    rows, columns = a.shape[axis1], a.shape[axis2]
-    n = max(min(rows + min(offset, 0), columns - max(offset, 0)), 0)
-    i = np.arange(n)
-    moved = np.moveaxis(a, (axis1, axis2), (-2, -1))
-    return moved[..., i - min(offset, 0), i + max(offset, 0)]
+    """The diagonal of two axes, moved to the end: a read-only view of both parts, as NumPy's."""
+    axis1, axis2 = negative_axis(axis1, a.ndim), negative_axis(axis2, a.ndim)
+    return _diagonal(a, offset=offset, axis1=axis1, axis2=axis2)
 
 
 @implements(np.linalg.diagonal)

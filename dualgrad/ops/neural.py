@@ -25,7 +25,7 @@ conv2d = public(products.conv2d)
 
 # --- activations
 
-_relu = elementwise(lambda x: np.maximum(x, 0), lambda x, y: x > 0, name="relu")
+_relu = elementwise(lambda x: np.maximum(x, 0), lambda x, y: ~(x <= 0), name="relu")
 _sigmoid = elementwise(lambda x: _logistic(x), lambda x, y: y * (1 - y), name="sigmoid")
 _erf = elementwise(
     lambda x: special.erf(x),
@@ -150,6 +150,12 @@ def cross_entropy(logits: Array, labels: Array, reduction: str = "mean") -> Arra
         raise ShapeError(
             f"cross_entropy: labels {labels.shape} for logits {logits.shape}. Give one integer for "
             f"each row of logits: labels of shape {logits.shape[:-1]}."
+        )
+    classes = logits.shape[-1]
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        raise OptionError(
+            f"cross_entropy: labels go from {labels.min()} to {labels.max()}, but logits have "
+            f"{classes} classes. Give labels from 0 to {classes - 1}."
         )
     return _reduced(_cross_entropy(logits, labels=labels), reduction, "cross_entropy")
 

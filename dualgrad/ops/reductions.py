@@ -241,5 +241,5 @@ def median(a, axis=None, *, keepdims=False):
     flat = np.sort(np.reshape(moved, (*moved.shape[: a.ndim - len(axes)], -1)))
     n = flat.shape[-1]
     y = np.mean(flat[..., (n - 1) // 2 : n // 2 + 1], axis=-1)
-    y = np.where(np.isnan(flat[..., -1]), math.nan, y)
+    y = np.where(np.isnan(flat[..., -1]), flat[..., -1], y)
     return np.expand_dims(y, axes) if keepdims else y
