@@ -1,11 +1,10 @@
 """The dual tensor: an array (the primal) with its derivatives along k directions (the tangents).
 
-How a dual flows through an operation: NumPy, or an operator, hands the call to `DualTensor`, which
-    looks
-the function up in `OPERATIONS`. The rule found there is a primitive (primitive.py) or a composition
-of them. A primitive takes the arguments of the largest *level* apart, computes the primal by
-calling itself on what is left (plain arrays, or duals of an outer transform), and pushes the
-tangents through.
+How a dual flows through an operation: NumPy, or an operator, hands the call to `DualTensor`,
+which looks the function up in `OPERATIONS`. The rule found there is a primitive (primitive.py) or a
+composition of them. A primitive takes the arguments of the largest *level* apart, computes the
+primal by calling itself on what is left (plain arrays, or duals of an outer transform), and pushes
+the tangents through.
 """
 
 import itertools
@@ -145,9 +144,8 @@ def is_foreign(x: Any) -> bool:
 class DualTensor:
     """An array with its tangents along k directions, made by transforms or by hand (dg.dual).
 
-    It is used as the array it stands for: NumPy functions, operators, indexing and ndarray's
-        methods
-    carry the tangents along; comparisons, `bool`, `len` and `argmax` see the primal alone.
+    It is used as the array it stands for: NumPy functions, operators, indexing and the methods of
+    ndarray carry the tangents along; comparisons, `bool`, `len` and `argmax` see the primal alone.
 
     Attributes:
         primal: the value at this level, an array (or, nested, a dual of an outer level).

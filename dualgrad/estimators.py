@@ -103,11 +103,9 @@ def forward_gradient(
     """Return fg, where fg(params, *args, key=key) gives (value, gradient estimate) from one pass.
 
     The estimate is g = (1/k) sum_i d_i v_i, d_i the derivative of the loss along direction v_i: no
-    backward pass, E[g] = gradient. Its second moment E|g|^2 / |gradient|^2, for d perturbed numbers
-    and
-    k = 1: d (Rademacher, dense or rank-1), d + 2 (normal), (m + 2)(n + 2) for a rank-1 normal
-        direction
-    of an m x n matrix; with k directions the excess over 1 divides by k.
+    backward pass, E[g] = gradient. Its second moment E|g|^2 / |gradient|^2 for d perturbed numbers
+    and k = 1 is d (Rademacher, dense or rank-1), d + 2 (normal), or (m + 2)(n + 2) for a rank-1
+    normal direction of an m x n matrix; with k directions the excess over 1 divides by k.
 
     Args:
         loss: function of params (a tree) and any further arguments, giving one number of shape ();
@@ -117,11 +115,9 @@ def forward_gradient(
         directions: k. One pass holds k tangents beside each activation.
         distribution: "rademacher" (entries +-1; least variance) or "normal".
         structure: "dense", v stored, k arrays of the parameters' size; or "rank1", v = a b' for
-            each
-            leaf of two or more axes, never materialised: products cost a vector each and the
-                gradient
-            leaf is a `LowRank` of rank k. Both unbiased; Rademacher rank-1 has the same second
-            moment.
+            each leaf of two or more axes, never materialised: products cost a vector each and the
+            gradient leaf is a `LowRank` of rank k. Both unbiased; Rademacher rank-1 has the same
+            second moment.
         perturb: "weights", or "activations": noise, drawn for each example and direction, on the
             results of dg.nn.linear and dg.nn.conv2d (so of the layers). Unbiased if examples do not
             interact (batch statistics do); far less variance, as there are fewer units than

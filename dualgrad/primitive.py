@@ -255,9 +255,8 @@ def elementwise(function: Callable, *partials: Callable | None, name: str = "") 
     """Declare an entry-by-entry function with broadcasting.
 
     partials: one an argument, seeing the arguments and the output; its result multiplies the
-        tangent.
-    A boolean partial selects, a `Share` selects and divides; None marks an argument that is never a
-    dual.
+    tangent. A boolean partial selects, a `Share` selects and divides, a `Guarded` is undefined in
+    places; None marks an argument that is never a dual.
     """
 
     def residuals(primals, active, y):

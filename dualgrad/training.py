@@ -1,9 +1,8 @@
 """training_step: a loss and an optimiser in, one function that does a whole step out.
 
 The step owns the parameters between calls: it writes them in place and hands out copies. That
-    leaves
-room to keep them packed and to defer updates; today every step is forward_gradient (or the backward
-baseline) followed by optimiser.update.
+leaves room to keep them packed and to defer updates; today every step is forward_gradient (or the
+backward baseline) followed by optimiser.update.
 """
 
 import inspect

@@ -1,10 +1,8 @@
 """Trees of arrays: tuples, lists, dicts, dataclasses and registered types, over optree.
 
 A leaf is *floating* (an array or number that can carry a tangent) or *static* (an integer, a
-string, a
-callable, None): static leaves stay as they are wherever parameters are perturbed, updated or
-    counted.
-A dataclass needs no registration. Its fields are children, except those declared with
+string, a callable, None): static leaves stay as they are wherever parameters are perturbed, updated
+or counted. A dataclass needs no registration. Its fields are children, except those declared with
 `dataclasses.field(metadata={"static": True})` and those that hold an int, str, bool, callable or
 None: these belong to the structure, so two models that differ in them are different trees.
 """

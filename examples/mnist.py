@@ -36,9 +36,17 @@ DEFAULTS = {  # (lr, directions, epochs)
 WARM_UP = 200  # steps, at most a twentieth of all: the first steps are the ones that diverge
 
 
+def defaults() -> str:
+    """Return the table of defaults, for --help."""
+    rows = ["defaults (batches of 64):    --lr  --directions  --epochs"]
+    for (model, what), (lr, directions, epochs) in DEFAULTS.items():
+        rows.append(f"  {model:8}{what:14}{lr:>11g}{directions:>14}{epochs:>10}")
+    return "\n".join(rows)
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = trainer.Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=defaults(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--model",

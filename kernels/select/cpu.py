@@ -10,8 +10,7 @@ def select(mask: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Return t where the mask holds and 0 elsewhere, whatever is there: inf and NaN are dropped.
 
     The same as np.where(mask, t, 0), and up to 18 times faster for large float32 arrays: the mask
-        is
-    widened to words of ones and zeros, which meet the bits of t in one vector operation.
+    is widened to words of ones and zeros, which meet the bits of t in one vector operation.
 
     Args:
         mask: bool, of a shape that broadcasts with t's.
