@@ -47,6 +47,12 @@ class Level(int):
     def __deepcopy__(self, memo: dict) -> "Level":
         return self
 
+    def __reduce__(self) -> Any:
+        raise LevelError(
+            "pickle: a dual belongs to a transform call of this process; it cannot be stored. Keep "
+            "dg.primal(x) and x.tangents."
+        )
+
     def check(self, use: str) -> None:
         """Raise LevelError when the transform of this level has returned."""
         if not self.open:

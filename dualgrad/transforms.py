@@ -337,7 +337,7 @@ def hvp(f: Callable, primals: Sequence, tangents: Sequence, *, mode: str = "forw
     """
     choice("mode", mode, MODES)
     numbers = 0 if len(primals) == 1 else tuple(range(len(primals)))
-    return jvp(gradient(f, numbers, mode=mode), primals, tangents)[1]
+    return _push(gradient(f, numbers, mode=mode), primals, tangents, "dg.hvp", False, False)[1]
 
 
 def grad(*args: Any, **kwargs: Any) -> None:

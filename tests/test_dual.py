@@ -2,6 +2,7 @@
 
 import copy
 import operator
+import pickle
 import threading
 
 import numpy as np
@@ -427,3 +428,8 @@ def test_a_dual_formats_as_its_primal_and_copies_on_its_level():
 def test_a_nan_moves_with_its_argument(function):
     y, dy = dg.jvp(lambda x: function(x, 0.0), (np.array([np.nan]),), (np.array([2.0]),))
     assert np.isnan(y[0]) and dy[0] == 2.0
+
+
+def test_a_dual_is_not_pickled():
+    with pytest.raises(dg.LevelError, match="cannot be stored"):
+        pickle.dumps(dg.dual(1.0, 1.0))

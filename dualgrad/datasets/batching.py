@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import OptionError, ShapeError
-from ..random import Key, permutation
+from ..random import Key, check_key, permutation
 
 Array = Any
 
@@ -40,6 +40,7 @@ def batches(
         OptionError: size, epoch or start out of range.
         ShapeError: x and y have different lengths.
     """
+    check_key(key, "batches")
     if len(x) != len(y):
         raise ShapeError(
             f"batches: x has {len(x)} examples and y {len(y)}. Give one label for each example."
