@@ -28,7 +28,7 @@ FLOORS = [
         "check",
         "testing",
     },
-    {"estimators"},
+    {"activity", "estimators"},
     {"nn", "optim"},
     {"plan", "training", "checkpoint"},
     {"datasets"},

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ..activity import at_site, conv2d_weight_gradient, linear_weight_gradient
 from ..errors import OptionError, ShapeError
-from ..estimators import at_site, conv2d_weight_gradient, linear_weight_gradient
 from ..ops import products
 from ..ops.neural import (
     avg_pool2d,
