@@ -20,7 +20,6 @@ from .dual import (
     Level,
     Structured,
     different_directions,
-    find_level,
     primal_of,
     read_only,
 )
@@ -383,8 +382,3 @@ def custom(function: Callable, residuals: Callable, push: Callable, pull: Callab
            name: str = "") -> Primitive:  # fmt: skip
     """Declare a function by its two linear maps; see `Primitive` for their arguments."""
     return Primitive(name or function.__name__, function, residuals, push, pull)
-
-
-def any_dual(*args: Any) -> bool:
-    """Tell whether any argument, or an item of a list or tuple, is a dual."""
-    return find_level(args) is not None

@@ -126,14 +126,19 @@ class Loop:
         signature = types.void(*map(numba_type, self.arguments.split()))
         fastmath = set(SAFE_FASTMATH) if self.fastmath else False
         options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
-        try:
-            return numba.njit([signature], cache=True, **options)(self.function)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
-                raise
-            return numba.njit([signature], cache=False, **options)(
-                self.function
-            )  # no folder to write
+        return compile_loops(self.function, signature, **options)
+
+
+def compile_loops(function: Callable, signature: Any, **options: Any) -> Callable[..., None]:
+    """Return function compiled by numba for one signature, kept on disk where a folder can be."""
+    numba = _numba()
+    assert numba is not None, "ask first: numba is not installed"
+    try:
+        return numba.njit([signature], cache=True, **options)(function)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):  # that one: no folder to write
+            raise
+        return numba.njit([signature], cache=False, **options)(function)
 
 
 def loop(arguments: str, *, fastmath: bool = True) -> Callable[[Callable[..., None]], Loop]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dispatch import loading_pays
+from ..dispatch import compile_loops, loading_pays
 from ..special.cpu import ndtri
 
 # The role word of a counter: what the numbers are for. Normals add NORMAL, so that they never share
@@ -104,13 +104,7 @@ def _compiled_philox() -> Callable[..., None]:
 
     word, array = numba.types.uint32, numba.types.Array
     arrays = [array(word, 2, "C", readonly=True), word, word, array(word, 2, "C")]
-    signature = numba.types.void(*arrays)
-    try:
-        return numba.njit([signature], cache=True, nogil=True)(_philox_loops)
-    except RuntimeError as error:
-        if "cannot cache" not in str(error):  # that one: no folder to write
-            raise
-        return numba.njit([signature], cache=False, nogil=True)(_philox_loops)
+    return compile_loops(_philox_loops, numba.types.void(*arrays), nogil=True)
 
 
 def _blocks(key: Any, c0: range, c1: range, directions: Directions, role: int) -> np.ndarray:
