@@ -10,8 +10,7 @@ from .array_api import asarray
 from .check import check_jvp
 from .checkpoint import load, save
 from .custom import custom_jvp, stop_gradient
-from .dual import DualTensor
-from .dual import primal_of as primal
+from .dual import DualTensor, primal
 from .errors import (
     CheckpointError,
     ConversionError,
@@ -27,6 +26,7 @@ from .errors import (
     WriteError,
 )
 from .estimators import forward_gradient
+from .options import num_threads, set_num_threads
 from .random import Key
 from .structured import LowRank
 from .tape import linearize, vjp
@@ -95,12 +95,14 @@ __all__ = [
     "load",
     "methods",
     "nn",
+    "num_threads",
     "ops",
     "optim",
     "primal",
     "pushforward",
     "random",
     "save",
+    "set_num_threads",
     "stop_gradient",
     "tangent",
     "training_step",

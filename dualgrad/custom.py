@@ -7,7 +7,7 @@ import numpy as np
 
 from . import tree
 from .arguments import dense, number
-from .dual import DualTensor, Level, find_level, primal_of, split
+from .dual import TRACES, DualTensor, Level, find_level, primal, primal_of, split, trace_of
 from .errors import LevelError, ShapeError, StructureError
 from .primitive import Node
 
@@ -16,7 +16,7 @@ Tree = tree.Tree
 
 def stop_gradient(x: Tree) -> Tree:
     """Return x without tangents of any level: a constant to every transform that runs."""
-    return tree.map(primal_of, x)
+    return tree.map(primal, x)
 
 
 class custom_jvp:
@@ -54,6 +54,8 @@ class custom_jvp:
         if level is None:
             return self.function(*args)
         level.check(self.__name__)
+        if TRACES and (trace := trace_of(args)) is not None:
+            return trace.record(self, args, {})
         if self.rule is None:
             raise LevelError(
                 f"{self.__name__} is a custom_jvp without a rule. Declare one: "

@@ -41,6 +41,11 @@ class Level(int):
         level.open = True
         return level
 
+    @classmethod
+    def fresh(cls, name: str) -> "Level":
+        """Return an open level above all others, for one call of the transform `name`."""
+        return cls(next(_numbers), name)
+
     def __copy__(self) -> "Level":  # a level is an identity: a copied dual stays on it
         return self
 
@@ -66,16 +71,23 @@ class Level(int):
 
 _numbers = itertools.count(1)  # next() on it is atomic, so threads never share a level
 BY_HAND = Level(0, "dg.dual")
+TRACES: list[Any] = []  # the records that are open (trace.py); nearly always none
 
 
 @contextmanager
 def new_level(name: str) -> Iterator[Level]:
     """Open a fresh level for one call of the transform `name`, and close it on the way out."""
-    level = Level(next(_numbers), name)
+    level = Level.fresh(name)
     try:
         yield level
     finally:
         level.open = False
+
+
+def trace_of(args: Any) -> Any:
+    """Return the open record that a call with these arguments belongs to, or None."""
+    level = find_level(args)
+    return next((trace for trace in TRACES if trace.level == level), None)
 
 
 class Structured:
@@ -139,10 +151,12 @@ WRITERS = frozenset(
     | {np.save, np.savetxt, np.savez, np.savez_compressed}
 )
 _FAMILIAR = (np.ndarray, np.generic, int, float, complex, list, tuple)
+# What a rule takes as it is: neither foreign nor a list to convert.
+_DIRECT = frozenset({np.ndarray, np.float64, np.float32, int, float, bool})
 
 
 def is_foreign(x: Any) -> bool:
-    if isinstance(x, (DualTensor, *_FAMILIAR)) or type(x).__module__.startswith("cupy"):
+    if type(x) is DualTensor or isinstance(x, _FAMILIAR) or type(x).__module__.startswith("cupy"):
         return False
     return hasattr(x, "__array_ufunc__")
 
@@ -250,6 +264,8 @@ class DualTensor:
         return len(self._alive("len(x)"))
 
     def __bool__(self) -> bool:
+        if TRACES and hasattr(self.carrier, "refuse"):
+            self.carrier.refuse("bool(x)")
         return bool(self._alive("bool(x)"))
 
     def __iter__(self) -> Iterator["DualTensor"]:
@@ -298,8 +314,18 @@ class DualTensor:
     # --- NumPy's protocols
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method == "__call__" and not kwargs and not TRACES and ufunc in OPERATIONS:
+            for x in inputs:
+                if type(x) is not DualTensor and type(x) not in _DIRECT:
+                    break
+            else:
+                return OPERATIONS[ufunc].rule(*inputs)
         if any(is_foreign(x) for x in inputs):
             return NotImplemented
+        if TRACES and (trace := trace_of(inputs)) is not None:
+            return trace.record(
+                ufunc if method == "__call__" else getattr(ufunc, method), inputs, kwargs
+            )
         out = kwargs.pop("out", None)
         name = name_of(ufunc) if method == "__call__" else f"{name_of(ufunc)}.{method}"
         if method == "at":
@@ -336,11 +362,11 @@ class DualTensor:
         return out[0]
 
     def __array_function__(self, function: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
-        if any(
-            not issubclass(t, (DualTensor, np.ndarray)) and not t.__module__.startswith("cupy")
-            for t in types
-        ):
-            return NotImplemented
+        for t in types:
+            if not issubclass(t, _ARRAYS) and not t.__module__.startswith("cupy"):
+                return NotImplemented
+        if TRACES and (trace := trace_of((*args, *kwargs.values()))) is not None:
+            return trace.record(function, args, kwargs)
         operation = OPERATIONS.get(function)
         if function in WRITERS:
             raise WriteError(
@@ -363,10 +389,15 @@ class DualTensor:
     # --- indexing and writing
 
     def __getitem__(self, index: Any) -> "DualTensor":
+        if TRACES and (trace := trace_of((self,))) is not None:
+            return trace.record(operator.getitem, (self, index), {})
         return OPERATIONS[operator.getitem].rule(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         write(self, index, value)
+
+
+_ARRAYS = (DualTensor, np.ndarray)
 
 
 def write(x: DualTensor, index: Any, value: Any) -> None:
@@ -449,6 +480,16 @@ def split(x: Any, level: Level) -> tuple[Any, Any]:
         level.check("x")
         return x.primal, x.carrier
     return x, None
+
+
+def primal(x: Any) -> Any:
+    """Strip every level from x: the value without tangents."""
+    at = x
+    while TRACES and type(at) is DualTensor:
+        if (trace := trace_of((at,))) is not None:
+            return trace.record(primal, (at,), {})
+        at = at.primal
+    return primal_of(x)
 
 
 def primal_of(x: Any) -> Any:

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from .dual import DualTensor, is_foreign, primal_of, write
+from .dual import TRACES, DualTensor, is_foreign, primal_of, trace_of, write
 from .operations import OPERATIONS, name_of
 
 
 def apply(function: Callable, *args: Any, **kwargs: Any) -> Any:
     """Call the rule of a NumPy function without going through NumPy's own dispatch."""
+    if TRACES and (trace := trace_of(args)) is not None:
+        return trace.record(function, args, kwargs)
     return OPERATIONS[function].rule(*args, **kwargs)
 
 
@@ -33,6 +35,10 @@ def _binary(function: Callable) -> tuple[Callable, Callable, Callable]:
         return self
 
     return forward, reflected, in_place
+
+
+def _unary(function: Callable) -> Callable:
+    return lambda self: apply(function, self)
 
 
 def _method(function: Callable) -> Callable:
@@ -79,7 +85,7 @@ def _attach() -> None:
     for name, method in zip(("__divmod__", "__rdivmod__"), _binary(np.divmod), strict=False):
         setattr(DualTensor, name, method)
     for name, function in {"neg": np.negative, "pos": np.positive, "abs": np.absolute}.items():
-        setattr(DualTensor, f"__{name}__", _method(function))
+        setattr(DualTensor, f"__{name}__", _unary(function))
     methods = "all any argmax argmin argsort clip cumsum dot max mean min nonzero prod ptp ravel "
     methods += "repeat round searchsorted squeeze std sum swapaxes take trace var diagonal copy "
     methods += "conj conjugate astype"

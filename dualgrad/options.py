@@ -5,6 +5,7 @@ import numbers
 from typing import Any
 
 from .errors import OptionError
+from .kernels import threads
 
 
 def non_negative(where: str, name: str, value: Any) -> float:
@@ -59,3 +60,27 @@ def _number(where: str, name: str, value: Any) -> float:
     if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
         raise OptionError(f"{where}: {name} is {value!r}, which is no number. Give a real number.")
     return float(value)
+
+
+def num_threads() -> int:
+    """Return how many threads compiled kernels use: plans of training steps.
+
+    As `set_num_threads` said; else the variable DUALGRAD_NUM_THREADS, read at the first use; else
+    one for each CPU that the process may run on. A forked child uses one.
+
+    Raises:
+        OptionError: DUALGRAD_NUM_THREADS is no positive integer.
+    """
+    try:
+        return threads.num_threads()
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
+def set_num_threads(n: int) -> None:
+    """Let compiled kernels use n threads from now on; results do not depend on it.
+
+    Raises:
+        OptionError: n is no positive integer.
+    """
+    threads.set_num_threads(count("dg.set_num_threads", "n", n))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .dual import (
+    TRACES,
     Array,
     DualTensor,
     Level,
@@ -22,6 +23,7 @@ from .dual import (
     different_directions,
     primal_of,
     read_only,
+    trace_of,
 )
 from .kernels.select import select
 
@@ -59,23 +61,34 @@ class Primitive:
     sees which arguments carry tangents in `active`; `push(residuals, tangents, **params)` gets None
     for the others; `pull(residuals, cotangent, **params)` returns one cotangent an argument, None
     where inactive. `structured[place, type]` is a push for a tangent in factors: rule(primals,
-    tangent, **params).
+    tangent, **params). `fast(*args, **params)` is a short cut where tangents are plain arrays of
+    one level; it returns what `general`, the definition, does, or None where it does not apply.
     """
 
     def __init__(self, name: str, value: Callable, residuals: Callable, push: Callable,
-                 pull: Callable | None, views: bool = False) -> None:  # fmt: skip
+                 pull: Callable | None, views: bool = False,
+                 fast: Callable | None = None) -> None:  # fmt: skip
         self.name = name
         self.value = value
         self.residuals = residuals
         self.push = push
         self.pull = pull
         self.views = views
+        self.fast = fast
         self.structured: dict[tuple[int, type], Callable] = {}
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
     def __call__(self, *args: Any, **params: Any) -> Any:
+        if self.fast is not None:
+            y = self.fast(*args, **params)
+            if y is not None:
+                return y
+        return self.general(*args, **params)
+
+    def general(self, *args: Any, **params: Any) -> Any:
+        """Return the value, with tangents of any kind at the largest level of the arguments."""
         level = None
         for x in args:
             if type(x) is DualTensor and (level is None or x.level > level):
@@ -83,6 +96,8 @@ class Primitive:
         if level is None:
             return self.value(*args, **params)
         level.check(self.name)
+        if TRACES and (trace := trace_of(args)) is not None:
+            return trace.record(self, args, params)
         return self._at_level(level, args, params)
 
     def _at_level(self, level: Level, args: tuple, params: dict) -> DualTensor:
@@ -113,7 +128,8 @@ class Primitive:
         residuals = self.residuals(primals, active, y, **params)
         if recording:
             return DualTensor(y, Node(self, residuals, params, tangents, y.shape, y.dtype), level)
-        return self._conform(y, self.push(residuals, tangents, **params), level, args)
+        t = fit(self.push(residuals, tangents, **params), y)
+        return conform_views(y, t, args[0], level) if self.views else DualTensor(y, t, level)
 
     def _push_structured(self, primals: list, tangents: list, y: Array, params: dict) -> Any:
         """Return the tangent where arguments carry factors, consumed as they are or made dense."""
@@ -133,17 +149,15 @@ class Primitive:
         dense = [p.dense() if isinstance(p, Structured) else p for p in parts]
         return fit(dense[0] if len(dense) == 1 else sum(dense[1:], dense[0]), y)
 
-    def _conform(self, y: Array, t: Array, level: Level, args: tuple) -> DualTensor:
-        """Return the dual of y and t, its parts of one shape and dtype and aliasing alike."""
-        t = fit(t, y)
-        if self.views:
-            x = args[0]
-            shared = _share_memory(y, x.primal), _share_memory(t, x.carrier)
-            if shared == (True, False):  # writing y would change x's primal but not its tangent
-                y = read_only(y)
-            elif shared == (False, True):  # x[0] is a number, and its tangent would be a view
-                t = np.copy(t)
-        return DualTensor(y, t, level)
+
+def conform_views(y: Array, t: Array, x: DualTensor, level: Level) -> DualTensor:
+    """Return the dual of y and t, a view of x or of parts of it, both aliasing alike."""
+    shared = _share_memory(y, x.primal), _share_memory(t, x.carrier)
+    if shared == (True, False):  # writing y would change x's primal but not its tangent
+        y = read_only(y)
+    elif shared == (False, True):  # x[0] is a number, and its tangent would be a view
+        t = np.copy(t)
+    return DualTensor(y, t, level)
 
 
 def _share_memory(a: Array, b: Array) -> bool:
@@ -194,15 +208,21 @@ class Guarded(NamedTuple):
 
 def times(partial: Any, t: Array) -> Array:
     """Return partial * t; boolean partials select, so that 0 * inf never makes a NaN."""
+    if type(partial) is int and abs(partial) == 1:
+        return t if partial == 1 else -t
+    dtype = getattr(partial, "dtype", None)
+    if dtype is not None:
+        return partial * t if dtype.kind != "b" else _select(partial, t)
     if type(partial) is Share:
         return _select(partial.mask, t) / partial.count
     if type(partial) is Guarded:
         return np.where(partial.mask & (t == 0), 0, partial.partial * t)
-    if getattr(partial, "dtype", np.dtype(float)).kind == "b":
-        return _select(partial, t)
-    if type(partial) is int and abs(partial) == 1:
-        return t if partial == 1 else -t
     return partial * t
+
+
+def moved(partial: Any, t: Array) -> Array:
+    """Return partial * t as a new array: y = x + c must not share x's tangent, y may be written."""
+    return np.copy(t) if type(partial) is int and partial == 1 else times(partial, t)
 
 
 def _select(mask: Array, t: Array) -> Array:
@@ -250,12 +270,17 @@ def check_levels(args: Sequence, use: str) -> None:
             x = x.primal
 
 
-def elementwise(function: Callable, *partials: Callable | None, name: str = "") -> Primitive:
+FUSED_FROM = 1 << 12  # entries of a tangent below which no fused kernel is asked
+
+
+def elementwise(function: Callable, *partials: Callable | None, name: str = "",
+                fused: Callable | None = None) -> Primitive:  # fmt: skip
     """Declare an entry-by-entry function with broadcasting.
 
     partials: one an argument, seeing the arguments and the output; its result multiplies the
     tangent. A boolean partial selects, a `Share` selects and divides, a `Guarded` is undefined in
-    places; None marks an argument that is never a dual.
+    places; None marks an argument that is never a dual. fused(*primals, *tangents) returns value
+    and tangents of large arrays from one kernel, or None where that does not pay.
     """
 
     def residuals(primals, active, y):
@@ -270,8 +295,8 @@ def elementwise(function: Callable, *partials: Callable | None, name: str = "") 
             if p is not None and t is not None
         ]
         p, t = moving[0]
-        if len(moving) == 1 and type(p) is int and p == 1:
-            return np.copy(t)  # y = x + c must not share x's tangent: y may be written to
+        if len(moving) == 1:
+            return moved(p, t)
         total = times(p, t)
         for p, t in moving[1:]:
             total = total + times(p, t)
@@ -289,7 +314,66 @@ def elementwise(function: Callable, *partials: Callable | None, name: str = "") 
             out.append(_as_argument(unbroadcast(term, shape), dtype.kind))
         return out
 
-    return Primitive(name or function.__name__, function, residuals, push, pull)
+    make = {1: _fast_unary, 2: _fast_binary}.get(len(partials))
+    fast = make and make(function, partials, name or function.__name__, fused)
+    return Primitive(name or function.__name__, function, residuals, push, pull, fast=fast)
+
+
+def _is_plain(x: DualTensor) -> bool:
+    """Whether a dual holds arrays alone: no outer level, no factors, no record."""
+    return type(x.carrier) is np.ndarray and type(x.primal) is not DualTensor
+
+
+def _fast_unary(function: Callable, partials: Sequence[Any], name: str,
+                fused: Callable | None) -> Callable:  # fmt: skip
+    (partial,) = partials
+
+    def fast(x):
+        if type(x) is not DualTensor or not _is_plain(x):
+            return None
+        level, primal, t = x.level, x.primal, x.carrier
+        level.check(name)
+        if fused is not None and t.size >= FUSED_FROM:
+            pair = fused(primal, t)
+            if pair is not None:
+                return DualTensor(*pair, level)
+        y = function(primal)
+        return DualTensor(y, fit(moved(partial(primal, y), t), y), level)
+
+    return fast
+
+
+def _fast_binary(function: Callable, partials: Sequence[Any], name: str,
+                 fused: Callable | None) -> Callable:  # fmt: skip
+    left, right = partials
+
+    def fast(a, b):
+        level, ta, tb = None, None, None
+        if type(a) is DualTensor:
+            if not _is_plain(a):
+                return None
+            level, a, ta = a.level, a.primal, a.carrier
+        if type(b) is DualTensor:
+            if not _is_plain(b) or (level is not None and b.level is not level):
+                return None
+            level, b, tb = b.level, b.primal, b.carrier
+        if level is None or (ta is not None and tb is not None and len(ta) != len(tb)):
+            return None
+        level.check(name)
+        if fused is not None and ta is not None and tb is not None and ta.size >= FUSED_FROM:
+            pair = fused(a, b, ta, tb)
+            if pair is not None:
+                return DualTensor(*pair, level)
+        y = function(a, b)
+        if tb is None:
+            t = moved(left(a, b, y), align(ta, y.ndim))
+        elif ta is None:
+            t = moved(right(a, b, y), align(tb, y.ndim))
+        else:
+            t = times(left(a, b, y), align(ta, y.ndim)) + times(right(a, b, y), align(tb, y.ndim))
+        return DualTensor(y, fit(t, y), level)
+
+    return fast
 
 
 def linear(function: Callable, transpose: Callable, lift: Callable | None = None, *,
@@ -318,7 +402,16 @@ def linear(function: Callable, transpose: Callable, lift: Callable | None = None
         return [_as_argument(c, dtype.kind) if a else None
                 for c, a, (_, dtype) in zip(cts, active, arguments, strict=True)]  # fmt: skip
 
-    primitive = Primitive(name or function.__name__, function, residuals, push, pull, views)
+    def fast(x, *others, **params):
+        if others or type(x) is not DualTensor or not _is_plain(x):
+            return None
+        level, t = x.level, x.carrier
+        level.check(primitive.name)
+        y = function(x.primal, **params)
+        t = fit(function(t, **(lift(len(t), **params) if lift else params)), y)
+        return conform_views(y, t, x, level) if views else DualTensor(y, t, level)
+
+    primitive = Primitive(name or function.__name__, function, residuals, push, pull, views, fast)
     return primitive
 
 

@@ -5,9 +5,11 @@ what needs its own numbers gets its own key, by `split` or `fold_in`. docs/direc
 construction, bit by bit.
 """
 
+import functools
 import hashlib
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -137,6 +139,17 @@ def check_key(key: Any, where: str) -> Key:
     return key
 
 
+def _recorded(draw: Callable) -> Callable:
+    """Let a plan's key, which replays what is drawn from it, record the draw."""
+
+    @functools.wraps(draw)
+    def drawn(key: Any, *args: Any, **kwargs: Any) -> Any:
+        record = getattr(key, "record", None)
+        return draw(key, *args, **kwargs) if record is None else record(drawn, *args, **kwargs)
+
+    return drawn
+
+
 def _words(key: Key, size: int, role: int) -> np.ndarray:
     check_key(key, "dg.random")
     return kernel.word_vector(key.words, size, _ONE_STREAM, role)[0]
@@ -148,6 +161,7 @@ def _long_words(key: Key, size: int, role: int) -> np.ndarray:
     return words[0::2] | words[1::2] << np.uint64(32)
 
 
+@_recorded
 def uniform(key: Key, shape: Shape = (), dtype: Any = np.float64) -> np.ndarray:
     """Return uniform numbers in [0, 1): multiples of 2**-53, in float32 of 2**-24, float16 2**-11.
 
@@ -169,6 +183,7 @@ def uniform(key: Key, shape: Shape = (), dtype: Any = np.float64) -> np.ndarray:
     return (integers * 2.0**-bits).astype(dtype, copy=False).reshape(shape)
 
 
+@_recorded
 def normal(key: Key, shape: Shape = (), dtype: Any = np.float64) -> np.ndarray:
     """Return standard normal numbers, each from one 32-bit word: at most 6.3 in size.
 
@@ -180,6 +195,7 @@ def normal(key: Key, shape: Shape = (), dtype: Any = np.float64) -> np.ndarray:
     return draws.reshape(shape)
 
 
+@_recorded
 def rademacher(key: Key, shape: Shape = (), dtype: Any = np.float64) -> np.ndarray:
     """Return +1 and -1 with probability 1/2 each. Arguments and errors as in uniform."""
     dtype, shape = _floating(dtype, "rademacher"), _shape(shape, "rademacher")
@@ -188,6 +204,7 @@ def rademacher(key: Key, shape: Shape = (), dtype: Any = np.float64) -> np.ndarr
     return draws.reshape(shape)
 
 
+@_recorded
 def bernoulli(key: Key, shape: Shape = (), p: float = 0.5) -> np.ndarray:
     """Return booleans that are True with probability p, rounded to a multiple of 2**-32.
 
@@ -201,6 +218,7 @@ def bernoulli(key: Key, shape: Shape = (), p: float = 0.5) -> np.ndarray:
     return (_words(key, math.prod(shape), _BERNOULLI) < threshold).reshape(shape)
 
 
+@_recorded
 def permutation(key: Key, n: int) -> np.ndarray:
     """Return 0, 1, ..., n - 1 in random order: int64, shape (n,).
 

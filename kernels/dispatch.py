@@ -9,17 +9,24 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .jit import jit
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # From how many elements a numba loop replaces its NumPy form: where it measurably wins, and never
 # so small that a short script would pay numba's import. The rows come from
 #     OPENBLAS_NUM_THREADS=1 python benchmarks/kernels.py
 # on one core of an AMD EPYC (Zen 4, AVX-512), numpy 2.4, numba 0.68.
-THRESHOLDS = {
+# A row may depend on the vector unit, as NumPy's own loops do.
+THRESHOLDS: dict[str, int | dict[str, int]] = {
     "max_pool2d": 8192,  # elements of x
     "max_pool2d_gather": 8192,  # elements of the result
     "max_pool2d_scatter": 8192,  # elements of ct
     "outer_add": 16384,  # elements of w; ranks above product.cpu.LOOP_RANK stay with BLAS
+    "exp": {"avx512": 1 << 16, "avx2": 1 << 15, "other": 1 << 16},  # elements of x, these four
+    "tanh": {"avx512": 1 << 16, "avx2": 1 << 15, "other": 1 << 16},
+    "log": {"avx512": 1 << 16, "avx2": 1 << 15, "other": 1 << 16},
+    "multiply": 1 << 16,
 }
 
 # Kernels whose numba form wins at every size: how much work to do in NumPy, all calls added up,
@@ -33,9 +40,6 @@ _work_so_far = dict.fromkeys(LOADING, 0)
 
 # "table": as THRESHOLDS says; "never", "always": for tests and benchmarks of one form alone.
 numba_use = "table"
-
-# Every fast-math flag that keeps NaN and infinity: nnan and ninf would break isnan and 0 * inf.
-SAFE_FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp", "afn"})
 
 
 def by_array(function: Function) -> Function:
@@ -75,12 +79,39 @@ def _numba() -> ModuleType | None:
         return None
 
 
+@functools.cache
+def vector_unit() -> str:
+    """Return "avx512", "avx2" or "other": what NumPy uses, as NPY_DISABLE_CPU_FEATURES says."""
+    module = importlib.import_module("numpy._core._multiarray_umath")
+    found = getattr(module, "__cpu_features__", {})
+    units = {"avx512": "AVX512_SKX", "avx2": "AVX2"}
+    return next((unit for unit, feature in units.items() if found.get(feature)), "other")
+
+
+def threshold(name: str) -> int:
+    """Return from how many elements a kernel's numba form is used on this processor."""
+    row = THRESHOLDS[name]
+    return row if isinstance(row, int) else row[vector_unit()]
+
+
+def wins(name: str, size: int, *arrays: np.ndarray) -> bool:
+    """Whether to run a numba loop: a size of at least threshold(name), and dtypes it can take."""
+    if numba_use == "never" or (numba_use == "table" and size < threshold(name)):
+        return False
+    dtype = arrays[0].dtype
+    if dtype.char not in "fd" or not dtype.isnative:
+        return False
+    return all(array.dtype == dtype for array in arrays[1:]) and _numba() is not None
+
+
+LOOPS: list["Loop"] = []  # all there are, for those who compile beforehand
+
+
 class Loop:
     """A loop for numba, compiled for float32 or float64 at its first call with that dtype.
 
     Args:
-        function: plain loops over C-contiguous arrays; what it calls must stand in the same file,
-            as numba's cache on disk does not see changes elsewhere.
+        function: plain loops over C-contiguous arrays.
         arguments: one word for each argument: "r3" an array of 3 axes that is read, "w3" one that
             is written, "w3:int8" the same with a dtype of its own, "i" an integer, "f" a number of
             the kernel's dtype. The first argument is an array of that dtype.
@@ -94,21 +125,20 @@ class Loop:
         self.arguments = arguments
         self.fastmath = fastmath
         self.compiled: dict[str, Callable[..., None]] = {}
+        LOOPS.append(self)
 
     def wins(self, name: str, size: int, *arrays: np.ndarray) -> bool:
         """Whether to run this loop: a size of at least THRESHOLDS[name], and dtypes it can take."""
-        if numba_use == "never" or (numba_use == "table" and size < THRESHOLDS[name]):
-            return False
-        char = arrays[0].dtype.char
-        if char not in "fd" or not arrays[0].dtype.isnative:
-            return False
-        return all(array.dtype == arrays[0].dtype for array in arrays[1:]) and _numba() is not None
+        return wins(name, size, *arrays)
 
     def __call__(self, first: np.ndarray, *rest: Any) -> None:
-        char = first.dtype.char
+        self.prepare(first.dtype.char)(first, *rest)
+
+    def prepare(self, char: str) -> Callable[..., None]:
+        """Return the compiled loop for a dtype: "f" or "d"."""
         if char not in self.compiled:
             self.compiled[char] = self._compile(char)
-        self.compiled[char](first, *rest)
+        return self.compiled[char]
 
     def _compile(self, char: str) -> Callable[..., None]:
         numba = _numba()
@@ -124,21 +154,7 @@ class Loop:
             return types.Array(entry, int(word[1:]), "C", readonly=word[0] == "r")
 
         signature = types.void(*map(numba_type, self.arguments.split()))
-        fastmath = set(SAFE_FASTMATH) if self.fastmath else False
-        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
-        return compile_loops(self.function, signature, **options)
-
-
-def compile_loops(function: Callable, signature: Any, **options: Any) -> Callable[..., None]:
-    """Return function compiled by numba for one signature, kept on disk where a folder can be."""
-    numba = _numba()
-    assert numba is not None, "ask first: numba is not installed"
-    try:
-        return numba.njit([signature], cache=True, **options)(function)
-    except RuntimeError as error:
-        if "cannot cache" not in str(error):  # that one: no folder to write
-            raise
-        return numba.njit([signature], cache=False, **options)(function)
+        return jit(self.function, entry=True, fastmath=self.fastmath, signatures=[signature])
 
 
 def loop(arguments: str, *, fastmath: bool = True) -> Callable[[Callable[..., None]], Loop]:

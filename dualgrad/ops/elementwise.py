@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..dual import missing_rule, primal_of
+from ..kernels import elementwise as kernels
 from ..operations import implements
 from ..primitive import Guarded, Share, check_levels, constant, custom, elementwise
 
@@ -120,8 +121,16 @@ def _unit(x, y):
     return np.where(y == 0, 0, x / np.where(y == 0, 1, y))
 
 
+FUSED: dict[Callable, Callable] = {  # value and tangents of large arrays by one kernel
+    np.exp: kernels.exp,
+    np.tanh: kernels.tanh,
+    np.log: kernels.log,
+    np.multiply: kernels.multiply,
+}
+
 for _function, _partials in SMOOTH.items():
-    implements(_function, family="elementwise")(elementwise(_function, *_partials))
+    _primitive = elementwise(_function, *_partials, fused=FUSED.get(_function))
+    implements(_function, family="elementwise")(_primitive)
 
 PIECEWISE_CONSTANT = """
     floor ceil rint trunc floor_divide around round spacing

@@ -1,10 +1,11 @@
 """Functions of neural networks: activations, softmax, losses, pooling; of arrays and duals."""
 
+import functools
 import math
 
 import numpy as np
 
-from ..dual import Array, primal_of
+from ..dual import TRACES, Array, primal_of, trace_of
 from ..errors import OptionError, ShapeError
 from ..kernels import pool, special
 from ..kernels import softmax as softmax_kernels
@@ -16,8 +17,15 @@ from .products import _array
 
 
 def public(function):
-    """Enter a function of dg.nn into the operation table, under itself."""
-    return implements(function)(function)
+    """Enter a function of dg.nn into the operation table, under itself; plans record it whole."""
+
+    @functools.wraps(function)
+    def recorded(*args, **kwargs):
+        if TRACES and (trace := trace_of((*args, *kwargs.values()))) is not None:
+            return trace.record(recorded, args, kwargs)
+        return function(*args, **kwargs)
+
+    return implements(recorded)(recorded)
 
 
 logsumexp = public(reductions.logsumexp)

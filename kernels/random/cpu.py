@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..dispatch import compile_loops, loading_pays
+from ..dispatch import loading_pays
+from ..jit import jit
 from ..special.cpu import ndtri
 
 # The role word of a counter: what the numbers are for. Normals add NORMAL, so that they never share
@@ -104,7 +105,8 @@ def _compiled_philox() -> Callable[..., None]:
 
     word, array = numba.types.uint32, numba.types.Array
     arrays = [array(word, 2, "C", readonly=True), word, word, array(word, 2, "C")]
-    return compile_loops(_philox_loops, numba.types.void(*arrays), nogil=True)
+    signature = numba.types.void(*arrays)
+    return jit(_philox_loops, entry=True, fastmath=False, signatures=[signature])
 
 
 def _blocks(key: Any, c0: range, c1: range, directions: Directions, role: int) -> np.ndarray:
