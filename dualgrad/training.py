@@ -1,8 +1,8 @@
 """training_step: a loss and an optimiser in, one function that does a whole step out.
 
-The step owns the parameters between calls: it writes them in place and hands out copies. That
-leaves room to keep them packed and to defer updates; today every step is forward_gradient (or the
-backward baseline) followed by optimiser.update.
+The step owns the parameters between calls: it writes them in place and hands out copies. So it may
+keep them packed, defer updates, and run as a plan of fused stages (planner.py). The definition is
+the eager step: forward_gradient (or the backward baseline) followed by optimiser.update.
 """
 
 import inspect
@@ -15,8 +15,12 @@ from . import tree
 from .dual import primal_of
 from .errors import LevelError, OptionError, StructureError
 from .estimators import forward_gradient, wants_key
+from .kernels.fused import missing
 from .optim import Optimiser
-from .options import choice
+from .options import choice, num_threads
+from .packed import Store
+from .plan import Settings, describe
+from .planner import Planner
 from .random import Key, check_key
 from .transforms import value_and_gradient
 
@@ -55,7 +59,7 @@ class TrainingState:
 
     @property
     def params(self) -> Tree:
-        return tree.map(_copied, self._get("params"))
+        return tree.map(_copied, self._natural())
 
     @property
     def model_state(self) -> Tree:
@@ -69,9 +73,14 @@ class TrainingState:
     def key(self) -> Key:
         return self._get("key")
 
+    def _natural(self) -> Tree:
+        """Return the parameters as arrays of their own shapes."""
+        params = self._get("params")
+        return params.tree() if isinstance(params, Store) else params
+
     def state_tree(self) -> Tree:
         """Return everything as one tree, for dg.save."""
-        return {name: self._get(name) for name in self._parts}
+        return {name: self._get(name) for name in self._parts} | {"params": self._natural()}
 
     def with_state_tree(self, parts: Tree) -> "TrainingState":
         """Return the state that a tree like state_tree() describes, for dg.load."""
@@ -105,8 +114,11 @@ def _apart(results: Tree, params: Tree) -> Tree:
 class TrainingStep:
     """The function that training_step returns; see there."""
 
-    def __init__(self, gradient: Callable, optimiser: Optimiser, stateful: bool, has_aux: bool,
-                 description: str) -> None:  # fmt: skip
+    def __init__(self, loss: Callable, gradient: Callable, optimiser: Optimiser, stateful: bool,
+                 has_aux: bool, planner: Planner | None, description: str) -> None:  # fmt: skip
+        self._loss = loss
+        self._keyed = wants_key(loss)
+        self._planner = planner
         self._gradient = gradient
         self._optimiser = optimiser
         self._stateful = stateful
@@ -132,7 +144,10 @@ class TrainingStep:
                 f"step: the first argument is a {type(state).__name__}; give the state that "
                 f"step.init(params, key), or the step before, returned."
             )
-        params, number, model_state = state._get("params"), state.step, state._get("model_state")
+        planned = self._planned(state, batch)
+        if planned is not None:
+            return planned
+        params, number, model_state = state._natural(), state.step, state._get("model_state")
         state_arguments = (model_state,) if self._stateful else ()
         (value, (model_state, aux)), gradient = self._gradient(
             params, *state_arguments, *batch, key=state.key.fold_in(number)
@@ -143,9 +158,50 @@ class TrainingStep:
         state._used = True
         return following, ((value, aux) if self._has_aux else value)
 
+    def _planned(self, state: TrainingState, batch: tuple) -> tuple | None:
+        """Return what a call returns, done by a plan, or None where the step runs eagerly."""
+        if self._planner is None:
+            return None
+        memory = state._get("optimiser")
+        updates = int(memory["step"])
+        done = self._planner.step(
+            state._get("params"), state.key, state.step, updates, state._get("model_state"), batch
+        )
+        if done is None:
+            return None
+        store, value, model_state, aux = done
+        memory = {"step": np.array(updates + 1, np.int64)}
+        following = TrainingState(store, memory, state.key, state.step + 1, model_state)
+        state._used = True
+        return following, ((value, aux) if self._has_aux else value)
+
+    def value(self, state: TrainingState, *batch: Any) -> Any:
+        """Return the mean loss on a batch at the state's parameters; nothing is trained.
+
+        A loss that names `key` gets the one that the next step will have.
+        """
+        number, model_state = state.step, state._get("model_state")
+        if self._planner is not None:
+            value = self._planner.value(state._get("params"), state.key, number, model_state, batch)
+            if value is not None:
+                return value
+        more = {"key": state.key.fold_in(number).fold_in("loss")} if self._keyed else {}
+        given = (state._natural(), *((model_state,) if self._stateful else ()), *batch)
+        return np.mean(self._loss(*given, **more)[0])
+
     def explain(self, state: TrainingState, *batch: Any) -> None:
-        """Print how the step runs."""
+        """Print how the step runs on such a batch: what is fused, what is eager, and why."""
         print(self._description)
+        if self._planner is None:
+            return
+        found = self._planner.examine(
+            state._natural(), state.key, state.step, state._get("model_state"), batch
+        )
+        if found.graph is None:
+            print(f"eager, as {found.reason}")
+            return
+        for step in found.steps:
+            print(f"  {describe(step, found.graph)}  ({step.line})")
 
 
 def training_step(
@@ -162,8 +218,10 @@ def training_step(
         optimiser: from dg.optim.
         method: "forward" estimates the gradient by forward_gradient; "backprop" computes it by vjp,
             as the baseline.
-        plan: False runs the step eagerly. So does True in this version, which has no plans yet.
-        precision: "exact" or "fast", which allows faster kernels of less accuracy (none so far).
+        plan: whether the step may run as a plan of fused stages, recorded from the loss; where it
+            cannot it runs eagerly, and `step.explain(state, *batch)` says why. False: always eager.
+        precision: of a plan. "exact": the numbers of the eager step to rounding. "fast" allows
+            Winograd's convolutions, whose error is about 5e-6 of the largest output.
         has_aux, has_state: what loss takes and returns, as above.
         options: of forward_gradient: directions, structure, perturb, ...
 
@@ -194,11 +252,48 @@ def training_step(
     if method == "forward":
         gradient = forward_gradient(uniform, has_aux=True, **options)
         settings = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "defaults"
-        description = f"eager: forward_gradient ({settings}), then optimiser.update"
+        description = f"forward_gradient ({settings}), then optimiser.update"
     else:
         gradient = _backprop(uniform)
-        description = "eager: gradient by vjp, then optimiser.update"
-    return TrainingStep(gradient, optimiser, has_state, has_aux, description)
+        description = "gradient by vjp, then optimiser.update"
+    reason = _why_eager(method, plan, optimiser, options)
+    planner = None if reason else _planner(uniform, loss, optimiser, precision, has_state, options)
+    how = f"eager ({reason}): {description}" if reason else f"a plan of: {description}"
+    return TrainingStep(uniform, gradient, optimiser, has_state, has_aux, planner, how)
+
+
+def _why_eager(method: str, plan: bool, optimiser: Optimiser, options: dict[str, Any]) -> str:
+    """Return why no plan can do such a step, whatever the loss, or ""."""
+    given = {name: value for name, value in options.items() if value is not None}
+    dense = given.get("structure", "dense") == "dense"
+    reasons = {
+        "plan=False": not plan,
+        "backprop keeps what a plan does not": method == "backprop",
+        "the optimiser does more than w - rate * g": optimiser.plain is None,
+        "perturb='activations'": given.get("perturb", "weights") != "weights",
+        "combine='projection'": given.get("combine", "mean") != "mean",
+        "a guess": "guess" in given,
+        "chunk_size is set": "chunk_size" in given,
+        "argnums is not 0": given.get("argnums", 0) != 0,
+        "dense normal directions": dense and given.get("distribution") == "normal",
+    }
+    found = next((reason for reason, holds in reasons.items() if holds), "")
+    if not found:
+        num_threads()  # so that a wrong DUALGRAD_NUM_THREADS is met here
+    return found or missing()
+
+
+def _planner(uniform: Callable, loss: Callable, optimiser: Optimiser, precision: str,
+             has_state: bool, options: dict[str, Any]) -> Planner:  # fmt: skip
+    settings = Settings(
+        k=options.get("directions", 1),
+        distribution=options.get("distribution", "rademacher"),
+        structure=options.get("structure", "dense"),
+        clip=options.get("clip"),
+        precision=precision,
+    )
+    assert optimiser.plain is not None
+    return Planner(uniform, loss, optimiser.plain, settings, has_state, wants_key(uniform))
 
 
 def _uniform(loss: Callable, has_state: bool, has_aux: bool) -> Callable:

@@ -44,4 +44,4 @@ def sgd(lr: Rate, momentum: float = 0.0, nesterov: bool = False) -> Optimiser:
         else:
             add_to(w, m, -rate)
 
-    return rule("sgd", lr, ("momentum",) if momentum else (), write)
+    return rule("sgd", lr, ("momentum",) if momentum else (), write, plain=not momentum)

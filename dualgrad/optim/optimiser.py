@@ -9,7 +9,7 @@ import numpy as np
 from .. import tree
 from ..errors import DtypeError, OptionError, ShapeError, StructureError, WriteError
 from ..tree import Tree
-from .schedules import Rate, as_schedule
+from .schedules import Rate, Schedule, as_schedule
 
 State = dict[str, Any]
 Transform = Callable[[Tree, Tree], Tree]  # (gradient, params) -> gradient
@@ -34,13 +34,17 @@ class Optimiser:
 
     init: Callable[[Tree], State]
     update: Callable[[Tree, Tree, State], tuple[Tree, State]]
+    plain: Schedule | None = None  # where update is w <- w - rate g alone: what a plan fuses
 
 
-def rule(name: str, lr: Rate, memories: tuple[str, ...], write: Callable[..., None]) -> Optimiser:
+def rule(
+    name: str, lr: Rate, memories: tuple[str, ...], write: Callable[..., None], plain: bool = False
+) -> Optimiser:
     """Return the optimiser that calls write(w, g, rate, step, *memories) for each parameter.
 
     w and the memories are arrays that write changes in place; g is an array or a LowRank of their
-    shape; rate is the learning rate of this step as a float, and step counts from 0.
+    shape; rate is the learning rate of this step as a float, and step counts from 0. plain: whether
+    write is w -= rate * g.
     """
     schedule = as_schedule(name, lr)
 
@@ -77,7 +81,7 @@ def rule(name: str, lr: Rate, memories: tuple[str, ...], write: Callable[..., No
         new_state = {**state, "step": np.array(step + 1, dtype=np.int64)}
         return tree.unflatten(structure, updated), new_state
 
-    return Optimiser(init, update)
+    return Optimiser(init, update, schedule if plain else None)
 
 
 def chain(*parts: Any) -> Optimiser:

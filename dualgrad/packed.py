@@ -1,0 +1,131 @@
+"""Parameters as a plan keeps them: in panels of 16 columns, with an update that may still be due.
+
+A step writes no parameter. It leaves coefficients c, and the next step subtracts c_i v_i from each
+panel as it loads it, drawing the direction v_i again; whoever reads the parameters flushes first,
+by the same compiled function, so reading changes no bit of what follows.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from . import tree
+from .dual import Array
+from .random import Key
+
+PANEL = 16
+KEY_LOW, KEY_HIGH, STEP, PENDING, ERROR = range(5)  # of a program's words
+RATE, CLIP, LOSS, SHARE = range(4)  # of its numbers
+DERIVATIVES = 8
+
+
+def words() -> np.ndarray:
+    """Return the integers that the stages of a program share: see kernels/fused/draws.py."""
+    return np.zeros(8, np.int64)
+
+
+def numbers(k: int, clip: float | None) -> np.ndarray:
+    """Return the numbers that stages share: rate, clip, loss, 1 / k, then d and c, k of each."""
+    shared = np.zeros(DERIVATIVES + 3 * max(k, 1))
+    shared[CLIP] = np.inf if clip is None else clip
+    shared[SHARE] = 1 / max(k, 1)
+    return shared
+
+
+class Leaf:
+    """One parameter in panels: (P, rows, 16) for a matrix, (P * 16,) for a vector.
+
+    Attributes:
+        pending: whether an update is due, int64 of shape (1,).
+        keys: int64 (2, 2): the leaf's key in this and in the previous step.
+    """
+
+    def __init__(self, path: str, x: np.ndarray) -> None:
+        from .kernels.fused.program import aligned
+
+        self.path = path
+        self.shape = x.shape
+        self.rows = x.size // x.shape[-1]
+        self.columns = x.shape[-1]
+        self.panels = -(-self.columns // PANEL)
+        self.pending = np.zeros(1, np.int64)
+        self.keys = np.zeros((2, 2), np.int64)
+        self.array = aligned((self.panels, self.rows, PANEL), x.dtype)
+        self.write(x)
+
+    def write(self, x: np.ndarray) -> None:
+        """Take the values of x."""
+        matrix = x.reshape(self.rows, self.columns)
+        for p in range(self.panels):
+            part = matrix[:, p * PANEL : (p + 1) * PANEL]
+            self.array[p, :, : part.shape[1]] = part
+
+    def read(self) -> np.ndarray:
+        """Return the values as an array of their own, of `shape`."""
+        matrix = self.array.transpose(1, 0, 2).reshape(self.rows, -1)
+        return np.ascontiguousarray(matrix[:, : self.columns]).reshape(self.shape)
+
+    @property
+    def address(self) -> int:
+        return self.array.ctypes.data
+
+
+class Store:
+    """The parameters of a run between its steps.
+
+    Attributes:
+        leaves: of the tree; None where a leaf is packed.
+        packed: the leaves in panels, by their number.
+        plans: what was made for this store, by signature.
+    """
+
+    def __init__(self, params: tree.Tree, key: Key, k: int, clip: float | None) -> None:
+        self.leaves, self.structure = tree.flatten(params)
+        self.paths = tree.paths(params)
+        self.packed: dict[int, Leaf] = {}
+        self.plans: dict[Any, Any] = {}
+        self.words = words()
+        self.words[[KEY_LOW, KEY_HIGH]] = key.words
+        self.numbers = numbers(k, clip)
+        self._flush: Any = None
+
+    def pack(self, wanted: set[int]) -> None:
+        """Hold these leaves, and no others, in panels."""
+        if set(self.packed) == wanted:
+            return
+        self.flush()
+        for i in set(self.packed) - wanted:
+            self.leaves[i] = self.packed.pop(i).read()
+        for i in wanted - set(self.packed):
+            self.packed[i] = Leaf(self.paths[i], self.leaves[i])
+            self.leaves[i] = None
+        self.plans.clear()
+        self._flush = None
+
+    def leave(self, program: Any) -> None:
+        """Take the program that applies what is due."""
+        self._flush = self._flush or program
+
+    def due(self) -> None:
+        """Note that a step has left an update, if it has."""
+        for leaf in self.packed.values():
+            leaf.pending[0] = self.words[PENDING]
+
+    def flush(self) -> None:
+        """Apply the update that is due."""
+        if not any(leaf.pending[0] for leaf in self.packed.values()):
+            return
+        self.words[STEP] += 1  # as the next step does: the direction due is that of the one before
+        self._flush.run(parallel=True)
+        self.words[STEP] -= 1
+        self.words[PENDING] = 0
+        for leaf in self.packed.values():
+            leaf.pending[0] = 0
+
+    def tree(self) -> tree.Tree:
+        """Return the parameters as they are now; packed leaves as arrays of their own."""
+        self.flush()
+        leaves: list[Array] = list(self.leaves)
+        for i, leaf in self.packed.items():
+            leaves[i] = leaf.read()
+        return tree.unflatten(self.structure, leaves)

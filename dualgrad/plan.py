@@ -1,0 +1,232 @@
+"""Plans: a loss recorded once (trace.py), its layers given to fused stages (fusion.py), replayed.
+
+What no stage does runs as it was called, on duals, between programs of stages; the arrays of both
+are views of the same buffers. A plan belongs to one signature of arguments and to one `Store`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import directions as draws
+from .dual import DualTensor, Level, new_level, primal_of, read_only
+from .fusion import Convolution, CrossEntropy, Flatten, Plain, Step
+from .nn.functional import cross_entropy
+from .optim.leaf import add_to
+from .packed import DERIVATIVES, ERROR, LOSS, PENDING, RATE, STEP, Leaf, Store
+from .random import Key
+from .trace import Graph, Ref, fill
+
+# Multiply-adds of a step from which a second thread pays: about 50 us of work.
+PARALLEL = 2_000_000
+
+
+class Settings(NamedTuple):
+    """What of a training step's options a plan has to know; k = 0 gives the loss alone."""
+
+    k: int
+    distribution: str
+    structure: str
+    clip: float | None
+    precision: str
+
+
+class Rows(NamedTuple):
+    """A stacked activation (1 + k, n, ld), of which the first `columns` of a row count."""
+
+    array: np.ndarray
+    columns: int
+
+    def views(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.array[0, :, : self.columns], self.array[1:, :, : self.columns]
+
+
+class Images(NamedTuple):
+    """A stacked activation (1 + k, n, h, w, c), inside a zero border that begins at `corner`."""
+
+    array: np.ndarray
+    corner: tuple[int, int]
+    height: int
+    width: int
+
+    def inside(self) -> np.ndarray:
+        top, left = self.corner
+        return self.array[:, :, top : top + self.height, left : left + self.width]
+
+    def views(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.inside()[0], self.inside()[1:]
+
+    def strides(self) -> tuple[int, ...]:
+        """Return the strides in elements: block, image, row, pixel."""
+        return tuple(s // self.array.itemsize for s in self.array.strides[:4])
+
+    def address(self, inside: bool) -> int:
+        return (self.inside() if inside else self.array).ctypes.data
+
+
+class Segment(NamedTuple):
+    """Stages that run without Python between them."""
+
+    program: Any
+    patches: list[tuple[int, int, Ref, np.dtype]]  # (row, field, value, dtype) of each array read
+    gathers: list[tuple[Ref, np.ndarray]]  # values of plain steps, to be stacked
+    leaves: list[Leaf]  # whose pending update the stages apply
+    results: list[Ref]  # of which plain steps or the outputs read views
+
+
+class Plan:
+    """A loss over one signature, ready to run.
+
+    Args:
+        graph, steps: the record and what fusion.py made of it.
+        store: the parameters.
+        floating: the numbers of the inputs that are perturbed.
+        schedule: step number -> rate; None for the loss alone.
+    """
+
+    def __init__(self, graph: Graph, steps: list[Step], store: Store, floating: list[int],
+                 settings: Settings, schedule: Callable[[int], float] | None) -> None:  # fmt: skip
+        from .plan_builder import Builder
+
+        self.graph = graph
+        self.steps = steps
+        self.store = store
+        self.settings = settings
+        self.schedule = schedule
+        builder = Builder(graph, steps, store, settings)
+        self.items = builder.items
+        self.views = builder.views
+        self.words, self.numbers = builder.words, builder.numbers
+        self.headed = builder.headed
+        self.parallel = builder.work >= PARALLEL
+        self.plain = [i for i in floating if i not in store.packed]
+        self.moving = any(isinstance(item, Plain) and item.moving for item in self.items)
+
+    def run(self, inputs: list, key: Key, step: int, updates: int) -> tuple[Any, list]:
+        """Return (value of the loss, leaves of the other outputs), and leave the update due."""
+        if self.moving or self.plain:
+            with new_level("dg.training_step") as level:
+                return self._run(inputs, key, step, updates, level)
+        return self._run(inputs, key, step, updates, None)
+
+    def _run(self, inputs: list, key: Key, step: int, updates: int,
+             level: Level | None) -> tuple[Any, list]:  # fmt: skip
+        settings, store = self.settings, self.store
+        values: list[Any] = [*inputs, *[None] * len(self.graph.calls)]
+        carriers: dict[int, Any] = {}
+        if level is not None and settings.k:
+            under = key.fold_in(step).fold_in("directions")
+            how = settings.distribution, settings.structure
+            for i in self.plain:
+                x = store.leaves[i]
+                carriers[i] = draws.draw_leaf(under, store.paths[i], x, (0, settings.k), *how)
+                values[i] = DualTensor(read_only(x), carriers[i], level)
+        self.words[STEP] = step
+        if self.schedule is not None:
+            self.numbers[RATE] = self.schedule(updates)
+        for item in self.items:
+            if isinstance(item, Plain):
+                call = item.call
+                values[item.result] = call.function(
+                    *fill(call.args, values), **fill(call.kwargs, values)
+                )
+            else:
+                self._run_segment(item, values, level)
+        value, d = self._value(values, level)
+        if settings.k:
+            self._update(carriers, d)
+        others = [_owned(fill(x, values)) for x in self.graph.outputs[1:]]
+        return value, others
+
+    def _run_segment(self, segment: Segment, values: list, level: Level | None) -> None:
+        table = segment.program.table
+        kept = []
+        for row, field, ref, dtype in segment.patches:
+            x = np.ascontiguousarray(values[ref], dtype)
+            kept.append(x)
+            table[row, field] = x.ctypes.data
+        for ref, stack in segment.gathers:
+            _gather(values[ref], stack, level)
+        segment.program.run(self.parallel)
+        if self.moving:
+            for leaf in segment.leaves:
+                leaf.pending[0] = 0
+        for ref in segment.results:
+            primal, tangents = self.views[ref]
+            values[ref] = (
+                primal
+                if level is None or not self.settings.k
+                else DualTensor(primal, tangents, level)
+            )
+        if self.words[ERROR]:
+            self.words[ERROR] = 0
+            self.store.due()
+            self._raise_label(values)
+
+    def _raise_label(self, values: list) -> None:
+        """Raise what the eager function raises for the labels that a stage has refused."""
+        head = next(step for step in self.steps if isinstance(step, CrossEntropy))
+        shape = self.graph.values[head.source].shape
+        cross_entropy(np.zeros(shape, np.float32), values[head.labels])
+        raise AssertionError("a label was refused that the eager cross_entropy takes")
+
+    def _value(self, values: list, level: Level | None) -> tuple[Any, np.ndarray | None]:
+        k = self.settings.k
+        if self.headed:
+            dtype = self.graph.values[self.graph.outputs[0]].dtype
+            return dtype.type(self.numbers[LOSS]), self.numbers[DERIVATIVES : DERIVATIVES + k]
+        result = fill(self.graph.outputs[0], values)
+        value = np.mean(primal_of(result))
+        if not k:
+            return value, None
+        rows = result.tangents if type(result) is DualTensor else np.zeros((k,))
+        d = (rows if rows.ndim == 1 else np.mean(rows, axis=1)).astype(np.float64)
+        clip = self.settings.clip
+        clipped = d if clip is None else np.clip(d, -clip, clip)
+        self.numbers[DERIVATIVES : DERIVATIVES + k] = d
+        self.numbers[DERIVATIVES + k : DERIVATIVES + 2 * k] = self.numbers[RATE] * clipped / k
+        self.words[PENDING] = 1
+        return value, d
+
+    def _update(self, carriers: dict[int, Any], d: np.ndarray | None) -> None:
+        """Leave the update due where leaves are packed, and do it where they are not."""
+        self.store.due()
+        if not carriers:
+            return
+        k = self.settings.k
+        c = self.numbers[DERIVATIVES + k : DERIVATIVES + 2 * k].copy()
+        for i, carrier in carriers.items():
+            add_to(self.store.leaves[i], draws.combine(carrier, c), -1.0)
+
+
+def _owned(x: Any) -> Any:
+    x = primal_of(x)
+    return x.copy() if isinstance(x, np.ndarray) else x
+
+
+def _gather(x: Any, stack: np.ndarray, level: Level | None) -> None:
+    """Copy a value and its tangents into the blocks of a stacked buffer."""
+    if type(x) is DualTensor:
+        stack[0], stack[1:] = x.primal, x.tangents
+    else:
+        stack[0], stack[1:] = x, 0
+
+
+def describe(step: Step, graph: Graph) -> str:
+    """Return a line on a step: which stage does it, or which call it is."""
+
+    def size(ref: int) -> str:
+        return "x".join(map(str, graph.values[ref].shape))
+
+    if isinstance(step, Plain):
+        return f"eager   {step.call!r}" if step.moving else f"batch   {step.call!r}"
+    if isinstance(step, Flatten):
+        return "view    flatten"
+    if isinstance(step, CrossEntropy):
+        return f"fused   cross_entropy, {size(step.source)} logits, with tangents"
+    parts = ["conv2d" if isinstance(step, Convolution) else "linear", size(step.weight)]
+    parts += ["+ bias"] * (step.bias is not None) + ["+ relu"] * step.relu
+    if isinstance(step, Convolution) and step.pool:
+        parts.append("+ max_pool2d")
+    return "fused   " + " ".join(parts)

@@ -1,0 +1,183 @@
+"""Decide how a training step runs: as a plan, or eagerly and why.
+
+A plan is made at the first call with a signature: shapes, dtypes, structures, literals. The loss is
+recorded twice, and both records must agree; what they cannot show, a number that changes between
+steps, is watched where the loss takes it from (watch.py).
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import tree
+from .fusion import Plain, Step, steps_of
+from .packed import Store
+from .plan import Plan, Settings
+from .random import Key
+from .trace import Graph, Untraceable, trace
+from .watch import Watch
+
+MOST = 16  # signatures a step keeps plans for; more is a batch that never repeats
+
+
+class Made(NamedTuple):
+    """What was found out about one signature: a graph and its steps, or why there is none."""
+
+    graph: Graph | None
+    steps: list[Step]
+    reason: str
+
+
+class Planner:
+    """Plans of one training step.
+
+    Args:
+        loss: (params, [model_state,] *batch[, key=]) -> (value, (model_state, aux)).
+        written: the loss as the user wrote it.
+        schedule: of the rate, by the number of updates.
+    """
+
+    def __init__(self, loss: Callable, written: Callable, schedule: Callable[[int], float],
+                 settings: Settings, stateful: bool, keyed: bool) -> None:  # fmt: skip
+        self.loss = loss
+        self.schedule = schedule
+        self.settings = settings
+        self.stateful = stateful
+        self.keyed = keyed
+        self.made: dict[Any, Made] = {}
+        self.watch = Watch(written)
+
+    def step(self, params: Any, key: Key, number: int, updates: int, model_state: tree.Tree,
+             batch: tuple) -> tuple | None:  # fmt: skip
+        """Return (store, value, model_state, aux) of a planned step, or None: do it eagerly."""
+        return self._run(params, key, number, updates, model_state, batch, self.settings)
+
+    def value(self, params: Any, key: Key, number: int, model_state: tree.Tree,
+              batch: tuple) -> Any:  # fmt: skip
+        """Return the loss by a plan without tangents, or None where there is none yet."""
+        if not isinstance(params, Store):
+            return None
+        done = self._run(params, key, number, 0, model_state, batch, self.settings._replace(k=0))
+        return None if done is None else done[1]
+
+    def _run(self, params, key, number, updates, model_state, batch, settings):
+        signature = (settings.k > 0, self._signature(model_state, batch), self.watch.state())
+        store = params if isinstance(params, Store) else None
+        plan = store.plans.get(signature) if store is not None else None
+        if plan is None:
+            plan = self._plan(params, key, number, model_state, batch, settings, signature)
+            if plan is None:
+                return None
+            store = plan.store
+        inputs = self._inputs(store.leaves, key, number, model_state, batch)
+        if not settings.k:
+            store.flush()
+        value, others = plan.run(inputs, key, number, updates)
+        _, (model_state, aux) = tree.unflatten(plan.graph.structure, [None, *others])
+        return store, value, model_state, aux
+
+    def _signature(self, model_state: tree.Tree, batch: tuple) -> Any:
+        if model_state is None and all(type(x) is np.ndarray for x in batch):
+            return tuple([(x.shape, x.dtype) for x in batch])
+        leaves, structure = tree.flatten((model_state, batch))
+        return structure, tuple(
+            (x.shape, x.dtype) if isinstance(x, np.ndarray) else (type(x), repr(x)) for x in leaves
+        )
+
+    def _inputs(self, leaves: list, key: Key, number: int, model_state: tree.Tree,
+                batch: tuple) -> list:  # fmt: skip
+        """Return the leaves of the arguments, as the record numbers them."""
+        plain = model_state is None and all(type(x) is np.ndarray for x in batch)
+        rest = [None, *batch] if plain else tree.leaves((model_state, batch))
+        return [*leaves, *rest, key.fold_in(number).fold_in("loss") if self.keyed else None]
+
+    def _arguments(self, params: tree.Tree, key: Key, number: int, model_state: tree.Tree,
+                   batch: tuple) -> tuple:  # fmt: skip
+        key_of_loss = key.fold_in(number).fold_in("loss") if self.keyed else None
+        return params, model_state, batch, key_of_loss
+
+    def _apply(self, params: tree.Tree, model_state: tree.Tree, batch: tuple, key: Any) -> Any:
+        more = {"key": key} if self.keyed else {}
+        return self.loss(params, *((model_state,) if self.stateful else ()), *batch, **more)
+
+    def _record(self, *state: Any) -> tuple[Graph, list]:
+        return trace(self._apply, self._arguments(*state))
+
+    def _call(self, *state: Any) -> Any:
+        return self._apply(*self._arguments(*state))
+
+    def examine(self, params: tree.Tree, key: Key, number: int, model_state: tree.Tree,
+                batch: tuple) -> Made:  # fmt: skip
+        """Record the loss on these arguments and find what can be fused."""
+        leaves = tree.leaves(params)
+        floating = [i for i, x in enumerate(leaves) if tree.is_floating(x)]
+        if not all(type(leaves[i]) is np.ndarray and leaves[i].size for i in floating):
+            return Made(None, [], "a floating leaf of params is not an array of entries")
+        if not any(leaves[i].ndim > 1 for i in floating):
+            return Made(None, [], "params has no matrix, so no layer that is fused")
+        if self.watch.large():
+            reason = f"it reads an array of shape {self.watch.large()} that is no argument"
+            return Made(None, [], reason)
+        try:
+            with _random_state_kept():
+                graph, recorded = self._record(params, key, number, model_state, batch)
+                plain = self._call(params, key, number, model_state, batch)
+        except Untraceable as refused:
+            return Made(None, [], str(refused))
+        except Exception as error:  # whatever it is, the eager run meets it too, or need not
+            return Made(None, [], f"recording it raised {type(error).__name__}: {error}")
+        if not _agree(recorded, tree.leaves(plain)):
+            return Made(None, [], "it gave other numbers when it was recorded than when called")
+        steps = steps_of(graph, set(floating))
+        if all(isinstance(step, Plain) for step in steps):
+            return Made(None, [], "no layer of it is one that is fused")
+        return Made(graph, steps, "")
+
+    def _plan(self, params, key, number, model_state, batch, settings, signature) -> Plan | None:
+        found = self.made.get(signature)
+        if found is None and len(self.made) >= MOST:
+            return None
+        if found is None:
+            natural = params.tree() if isinstance(params, Store) else params
+            found = self.examine(natural, key, number, model_state, batch)
+            self.made[signature] = found
+        if found.graph is None:
+            return None
+        store = params if isinstance(params, Store) else None
+        if store is None:
+            store = Store(params, key, settings.k, settings.clip)
+        floating = [i for i, path in enumerate(store.paths)
+                    if i in store.packed or tree.is_floating(store.leaves[i])]  # fmt: skip
+        schedule = self.schedule if settings.k else None
+        plan = Plan(found.graph, found.steps, store, floating, settings, schedule)
+        store.plans[signature] = plan
+        return plan
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Put the global generators back: a loss that draws from them runs as if called once."""
+    numbers, arrays = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(numbers)
+        np.random.set_state(arrays)
+
+
+def _agree(recorded: list, called: list) -> bool:
+    """Tell whether two runs gave the same leaves, arrays to rounding."""
+    return len(recorded) == len(called) and all(map(_same, recorded, called))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if not hasattr(a, "dtype") or not hasattr(b, "dtype"):
+        return type(a) is type(b) and bool(a == b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype.kind not in "fc":
+        return bool(np.array_equal(a, b))
+    return bool(np.allclose(a, b, rtol=16 * np.finfo(a.dtype).eps, atol=0, equal_nan=True))
