@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+import dualgrad as dg
 from dualgrad.kernels import conv, dispatch, pool, product, softmax
 
 Case = tuple[str, str, Callable[[], object], bool]  # kernel, size, call, has a numba loop
@@ -96,6 +97,18 @@ def softmax_cases() -> Iterator[Case]:
         )
 
 
+def elementwise_cases() -> Iterator[Case]:
+    """Through duals with one tangent: where no loop runs, NumPy computes value and tangent."""
+    for dtype in (np.float32, np.float64):
+        for n in (1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20):
+            x = dg.dual(1 + normal(n).astype(dtype) ** 2, normal(n))
+            y = dg.dual(normal(n).astype(dtype), normal(n))
+            size = f"{n} {np.dtype(dtype).name}"
+            for function in (np.exp, np.tanh, np.log):
+                yield function.__name__, size, partial(function, x), True
+            yield "multiply", size, partial(np.multiply, x, y), True
+
+
 def seconds(call: Callable[[], object], repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
@@ -126,7 +139,7 @@ def main() -> None:
     path = parser.parse_args().json
     rows = []
     print(f"{'kernel':20s} {'size':28s} {'numpy us':>10s} {'numba us':>10s} {'ratio':>7s}")
-    for family in (conv_cases, pool_cases, product_cases, softmax_cases):
+    for family in (conv_cases, pool_cases, product_cases, softmax_cases, elementwise_cases):
         for kernel, size, call, has_loop in family():
             loop = has_loop and dispatch.numba_available()
             best = minima(call, ["never", "always"] if loop else ["never"])

@@ -1,17 +1,32 @@
-"""What dualgrad costs before it computes: its import, and one operation on a 0-d dual.
+"""What dualgrad costs before it computes: import, one operation on a number, the first step.
 
-python benchmarks/overhead.py
+    python benchmarks/overhead.py [--json PATH]
+
+The first step is one of the MLP 784-1024-1024-10 with a rank-1 direction, from the start of the
+process to the loss: "cold" with an empty cache of compiled kernels, "warm" with what the cold run
+left in it.
 """
 
+import os
 import subprocess
 import sys
+import tempfile
+import time
 import timeit
 
 import numpy as np
+import timing
 
 import dualgrad as dg
 
 IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+FIRST_STEP = """
+import numpy as np, dualgrad as dg
+loss = lambda model, x, y: dg.nn.cross_entropy(model(x), y, reduction="none")
+step = dg.training_step(loss, dg.optim.sgd(1e-4), structure="rank1")
+state = step.init(dg.nn.MLP([784, {width}, {width}, 10], key=dg.Key(0)), dg.Key(1))
+state, value = step(state, np.ones((64, 784), np.float32), np.arange(64) % 10)
+"""
 OPERATIONS = {
     "np.exp(x)": lambda x: np.exp(x),
     "np.tanh(x)": lambda x: np.tanh(x),
@@ -22,25 +37,52 @@ OPERATIONS = {
 }
 
 
-def import_seconds(module: str, rounds: int = 15) -> float:
+def import_seconds(module: str, rounds: int) -> float:
     """Return the least time that a fresh interpreter takes to import a module."""
     command = [sys.executable, "-c", IMPORT.format(module)]
     return min(float(subprocess.check_output(command)) for _ in range(rounds))
 
 
+def first_step_seconds(width: int) -> dict[str, float]:
+    """Return the seconds from a process's start to its end after one step, cold and then warm."""
+    found = {}
+    command = [sys.executable, "-c", FIRST_STEP.format(width=width)]
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("cold", "warm"):
+            start = time.perf_counter()
+            environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+            subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
+            found[name] = time.perf_counter() - start
+    return found
+
+
 def main() -> None:
-    numpy, ours = import_seconds("numpy"), import_seconds("dualgrad")
+    parser = timing.parser(__doc__, plot=False, peers=False, pinned=False)
+    parser.add_argument("--rounds", type=int, default=15, help="imports and repeats")
+    parser.add_argument("--width", type=int, default=1024, help="of the MLP (default: 1024)")
+    options = parser.parse_args()
+    imports = {name: import_seconds(name, options.rounds) for name in ("numpy", "dualgrad")}
+    numpy, ours = imports.values()
+    print(timing.machine_line())
     print(
         f"import numpy {numpy:.3f} s, import dualgrad {ours:.3f} s, difference {ours - numpy:.3f} s"
     )
+    first = first_step_seconds(options.width)
+    print(f"first step: cold {first['cold']:.1f} s, warm {first['warm']:.1f} s")
     x = dg.dual(1.0, 1.0)
-    print(f"{'one operation, us':20}{'NumPy':>8}{'dual':>8}")
+    rows = []
     for name, operation in OPERATIONS.items():
         plain, dual = (
-            1e6 * min(timeit.repeat(lambda v=v, f=operation: f(v), number=2000, repeat=15)) / 2000
+            1e6
+            * min(timeit.repeat(lambda v=v, f=operation: f(v), number=2000, repeat=options.rounds))
+            / 2000
             for v in (np.float64(1.0), x)
         )
-        print(f"{name:20}{plain:8.2f}{dual:8.2f}")
+        rows.append([name, plain, dual])
+    print(timing.table(["one operation, us", "NumPy", "dual"], rows))
+    operations = {name: {"numpy": plain, "dual": dual} for name, plain, dual in rows}
+    content = {"import": imports, "first_step": first, "operations_us": operations}
+    timing.write(options, content)
 
 
 if __name__ == "__main__":
