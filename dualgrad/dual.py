@@ -85,9 +85,28 @@ def new_level(name: str) -> Iterator[Level]:
 
 
 def trace_of(args: Any) -> Any:
-    """Return the open record that a call with these arguments belongs to, or None."""
+    """Return the open record that a call with these arguments belongs to, or None.
+
+    A transform that runs inside, on recorded values, is refused: its rules may take numbers out.
+    """
     level = find_level(args)
-    return next((trace for trace in TRACES if trace.level == level), None)
+    for trace in TRACES:
+        if trace.level == level:
+            return trace
+    for x in args if level is not None else ():
+        _refuse_inside(x)
+    return None
+
+
+def _refuse_inside(x: Any) -> None:
+    if type(x) is DualTensor:
+        if hasattr(x.carrier, "refuse"):
+            x.carrier.refuse("a transform runs inside the loss")
+        _refuse_inside(x.primal)
+        _refuse_inside(x.carrier)
+    elif type(x) in (list, tuple):
+        for item in x:
+            _refuse_inside(item)
 
 
 class Structured:
@@ -265,7 +284,7 @@ class DualTensor:
 
     def __bool__(self) -> bool:
         if TRACES and hasattr(self.carrier, "refuse"):
-            self.carrier.refuse("bool(x)")
+            self.carrier.refuse("bool(x) decides by a value")
         return bool(self._alive("bool(x)"))
 
     def __iter__(self) -> Iterator["DualTensor"]:

@@ -92,6 +92,8 @@ class _Matcher:
             if any(ref in self.moving for ref in refs((call.args, call.kwargs))):
                 self.moving.add(graph.inputs + i)
         self.taken: set[int] = set()  # calls that belong to a step already
+        dtypes = [self.value(x).dtype for x in parameters if self.value(x).ndim > 1]
+        self.dtype = next((dtype for dtype in FLOATS if dtype in dtypes), None)  # of all stages
 
     def value(self, ref: int) -> Any:
         return self.graph.values[ref]
@@ -103,7 +105,7 @@ class _Matcher:
             and x in self.parameters
             and len(self.uses[x]) == 1
             and self.value(x).ndim == ndim
-            and self.value(x).dtype in FLOATS
+            and self.value(x).dtype == self.dtype
         )
 
     def following(self, ref: int) -> tuple[int, Call] | None:
@@ -175,7 +177,7 @@ class _Matcher:
         if type(source) is not Ref or source not in fused or len(self.uses[source]) != 1:
             return None
         x, y = self.value(source), self.value(result)
-        if x.ndim != 4 or y.ndim != 2 or x.shape[0] != y.shape[0] or "order" in call.kwargs:
+        if x.ndim != 4 or y.ndim != 2 or x.shape[0] != y.shape[0] or call.args[2:] or call.kwargs:
             return None
         after = self.following(result)
         read = after is not None and after[1].function in PRODUCTS

@@ -70,23 +70,34 @@ class Leaf:
         return self.array.ctypes.data
 
 
+def kind_of(params: tree.Tree) -> tuple:
+    """Return what of parameters a plan depends on: structure, shapes, dtypes, static leaves."""
+    leaves, structure = tree.flatten(params)
+    return structure, tuple(
+        (x.shape, x.dtype) if isinstance(x, np.ndarray) else (type(x), repr(x)) for x in leaves
+    )
+
+
 class Store:
     """The parameters of a run between its steps.
 
     Attributes:
         leaves: of the tree; None where a leaf is packed.
+        kind: what `kind_of` says of the tree.
         packed: the leaves in panels, by their number.
         plans: what was made for this store, by signature.
     """
 
     def __init__(self, params: tree.Tree, key: Key, k: int, clip: float | None) -> None:
         self.leaves, self.structure = tree.flatten(params)
+        self.kind = kind_of(params)
         self.paths = tree.paths(params)
         self.packed: dict[int, Leaf] = {}
         self.plans: dict[Any, Any] = {}
         self.words = words()
         self.words[[KEY_LOW, KEY_HIGH]] = key.words
         self.numbers = numbers(k, clip)
+        self.step = 0  # whose update is due
         self._flush: Any = None
 
     def pack(self, wanted: set[int]) -> None:
@@ -108,6 +119,7 @@ class Store:
 
     def due(self) -> None:
         """Note that a step has left an update, if it has."""
+        self.step = int(self.words[STEP])
         for leaf in self.packed.values():
             leaf.pending[0] = self.words[PENDING]
 
@@ -115,9 +127,8 @@ class Store:
         """Apply the update that is due."""
         if not any(leaf.pending[0] for leaf in self.packed.values()):
             return
-        self.words[STEP] += 1  # as the next step does: the direction due is that of the one before
+        self.words[STEP] = self.step + 1  # the directions due are those of the step before it
         self._flush.run(parallel=True)
-        self.words[STEP] -= 1
         self.words[PENDING] = 0
         for leaf in self.packed.values():
             leaf.pending[0] = 0

@@ -11,15 +11,20 @@ import numpy as np
 
 from . import directions as draws
 from .dual import DualTensor, Level, new_level, primal_of, read_only
+from .errors import DualgradError
 from .fusion import Convolution, CrossEntropy, Flatten, Plain, Step
 from .nn.functional import cross_entropy
 from .optim.leaf import add_to
 from .packed import DERIVATIVES, ERROR, LOSS, PENDING, RATE, STEP, Leaf, Store
 from .random import Key
-from .trace import Graph, Ref, fill
+from .trace import Graph, Ref, fill, refs
 
 # Multiply-adds of a step from which a second thread pays: about 50 us of work.
 PARALLEL = 2_000_000
+
+
+class Changed(DualgradError, RuntimeError):
+    """A call of a plan gave another shape or dtype than when it was recorded."""
 
 
 class Settings(NamedTuple):
@@ -69,7 +74,7 @@ class Segment(NamedTuple):
     """Stages that run without Python between them."""
 
     program: Any
-    patches: list[tuple[int, int, Ref, np.dtype]]  # (row, field, value, dtype) of each array read
+    patches: dict[tuple[Ref, np.dtype], list[tuple[int, int]]]  # where addresses of values go
     gathers: list[tuple[Ref, np.ndarray]]  # values of plain steps, to be stacked
     leaves: list[Leaf]  # whose pending update the stages apply
     results: list[Ref]  # of which plain steps or the outputs read views
@@ -100,6 +105,8 @@ class Plan:
         self.words, self.numbers = builder.words, builder.numbers
         self.headed = builder.headed
         self.parallel = builder.work >= PARALLEL
+        outputs = graph.outputs[1:]
+        self.constants = [] if refs(tuple(outputs)) else outputs
         self.plain = [i for i in floating if i not in store.packed]
         self.moving = any(isinstance(item, Plain) and item.moving for item in self.items)
 
@@ -127,25 +134,37 @@ class Plan:
             self.numbers[RATE] = self.schedule(updates)
         for item in self.items:
             if isinstance(item, Plain):
-                call = item.call
-                values[item.result] = call.function(
-                    *fill(call.args, values), **fill(call.kwargs, values)
-                )
+                values[item.result] = self._call(item, values)
             else:
                 self._run_segment(item, values, level)
-        value, d = self._value(values, level)
+        value = self._value(values)
+        others = self.constants or [_owned(fill(x, values)) for x in self.graph.outputs[1:]]
         if settings.k:
-            self._update(carriers, d)
-        others = [_owned(fill(x, values)) for x in self.graph.outputs[1:]]
+            self._update(carriers)
         return value, others
+
+    def _call(self, step: Plain, values: list) -> Any:
+        """Do a plain call; raise Changed where its result is not of the recorded kind."""
+        call, was = step.call, self.graph.values[step.result]
+        result = call.function(*fill(call.args, values), **fill(call.kwargs, values))
+        if was is not None and (result.shape, result.dtype) != was:
+            raise Changed(
+                f"{call!r} gave {result.dtype} of shape {result.shape}, and {was.dtype} of shape "
+                f"{was.shape} when it was recorded, at {call.line}"
+            )
+        return result
 
     def _run_segment(self, segment: Segment, values: list, level: Level | None) -> None:
         table = segment.program.table
         kept = []
-        for row, field, ref, dtype in segment.patches:
-            x = np.ascontiguousarray(values[ref], dtype)
-            kept.append(x)
-            table[row, field] = x.ctypes.data
+        for (ref, dtype), places in segment.patches.items():
+            x = values[ref]
+            if x.dtype != dtype or not x.flags.c_contiguous:
+                x = np.ascontiguousarray(x, dtype)
+                kept.append(x)
+            address = x.ctypes.data
+            for place in places:
+                table[place] = address
         for ref, stack in segment.gathers:
             _gather(values[ref], stack, level)
         segment.program.run(self.parallel)
@@ -171,15 +190,16 @@ class Plan:
         cross_entropy(np.zeros(shape, np.float32), values[head.labels])
         raise AssertionError("a label was refused that the eager cross_entropy takes")
 
-    def _value(self, values: list, level: Level | None) -> tuple[Any, np.ndarray | None]:
+    def _value(self, values: list) -> Any:
+        """Return the loss; leave derivatives and coefficients where the stages expect them."""
         k = self.settings.k
         if self.headed:
             dtype = self.graph.values[self.graph.outputs[0]].dtype
-            return dtype.type(self.numbers[LOSS]), self.numbers[DERIVATIVES : DERIVATIVES + k]
+            return dtype.type(self.numbers[LOSS])
         result = fill(self.graph.outputs[0], values)
         value = np.mean(primal_of(result))
         if not k:
-            return value, None
+            return value
         rows = result.tangents if type(result) is DualTensor else np.zeros((k,))
         d = (rows if rows.ndim == 1 else np.mean(rows, axis=1)).astype(np.float64)
         clip = self.settings.clip
@@ -187,9 +207,9 @@ class Plan:
         self.numbers[DERIVATIVES : DERIVATIVES + k] = d
         self.numbers[DERIVATIVES + k : DERIVATIVES + 2 * k] = self.numbers[RATE] * clipped / k
         self.words[PENDING] = 1
-        return value, d
+        return value
 
-    def _update(self, carriers: dict[int, Any], d: np.ndarray | None) -> None:
+    def _update(self, carriers: dict[int, Any]) -> None:
         """Leave the update due where leaves are packed, and do it where they are not."""
         self.store.due()
         if not carriers:

@@ -63,7 +63,7 @@ class Builder:
 
     def _begin(self) -> None:
         self._rows: list[np.ndarray] = []
-        self._patches: list[tuple[int, int, Ref, np.dtype]] = []
+        self._patches: dict[tuple[Ref, np.dtype], list[tuple[int, int]]] = {}
         self._gathers: list[tuple[Ref, np.ndarray]] = []
         self._leaves: list[Leaf] = []
         self._results: list[Ref] = []
@@ -75,6 +75,10 @@ class Builder:
                 Segment(program, self._patches, self._gathers, self._leaves, self._results)
             )
         self._begin()
+
+    def _patch(self, field: int, ref: Ref, dtype: np.dtype) -> None:
+        """Let a field of the row that comes next hold the address of a value."""
+        self._patches.setdefault((ref, dtype), []).append((len(self._rows), field))
 
     def _add(self, number: int, step: Step) -> None:
         if isinstance(step, Plain):
@@ -238,7 +242,7 @@ class Builder:
         rows = [s.dot_stage(s.DOT, row), row] if rank1 else [row]
         for row in rows:
             if source is None:
-                self._patches.append((len(self._rows), s.LINEAR_X, step.source, self.dtype))
+                self._patch(s.LINEAR_X, step.source, self.dtype)
             self._rows.append(row)
         products = 1 + (self.settings.k if tangents else 0)
         products += self.settings.k * (where["structure"] == s.DENSE)
@@ -256,8 +260,6 @@ class Builder:
         batch, classes = self.graph.values[step.source].shape
         losses = self.stages.aligned((self.blocks, batch), self.dtype)
         self._kept.append(losses)
-        for row in (len(self._rows), len(self._rows) + 1):
-            self._patches.append((row, s.LABELS, step.labels, np.dtype(np.int64)))
         head = s.cross_entropy_stage(
             s.CROSS_ENTROPY,
             z=source.array.ctypes.data,
@@ -272,7 +274,9 @@ class Builder:
             numbers=self.numbers.ctypes.data,
         )
         finish = s.finish_stage(s.FINISH, head)
-        self._rows += [head, finish]
+        for row in (head, finish):
+            self._patch(s.LABELS, step.labels, np.dtype(np.int64))
+            self._rows.append(row)
         self.headed = True
 
     # --- convolutions
@@ -344,7 +348,7 @@ class Builder:
         _, image, row, pixel = x.strides()
         s = self.stages
         if value is None:
-            self._patches.append((len(self._rows), s.SOURCE, step.source, self.dtype))
+            self._patch(s.SOURCE, step.source, self.dtype)
         assert value is None or isinstance(value, Images)
         self._rows.append(
             s.pad_stage(

@@ -14,11 +14,11 @@ import numpy as np
 
 from . import tree
 from .fusion import Plain, Step, steps_of
-from .packed import Store
-from .plan import Plan, Settings
+from .packed import Store, kind_of
+from .plan import Changed, Plan, Settings
 from .random import Key
 from .trace import Graph, Untraceable, trace
-from .watch import Watch
+from .watch import LITERALS, Watch
 
 MOST = 16  # signatures a step keeps plans for; more is a batch that never repeats
 
@@ -56,15 +56,16 @@ class Planner:
         return self._run(params, key, number, updates, model_state, batch, self.settings)
 
     def value(self, params: Any, key: Key, number: int, model_state: tree.Tree,
-              batch: tuple) -> Any:  # fmt: skip
-        """Return the loss by a plan without tangents, or None where there is none yet."""
-        if not isinstance(params, Store):
-            return None
+              batch: tuple) -> tuple | None:  # fmt: skip
+        """Return (store, loss) by a plan without tangents, or None: compute it eagerly."""
         done = self._run(params, key, number, 0, model_state, batch, self.settings._replace(k=0))
-        return None if done is None else done[1]
+        return None if done is None else done[:2]
 
     def _run(self, params, key, number, updates, model_state, batch, settings):
-        signature = (settings.k > 0, self._signature(model_state, batch), self.watch.state())
+        kind = self._signature(model_state, batch)
+        if kind is None:
+            return None
+        signature = (settings.k > 0, kind, self.watch.state())
         store = params if isinstance(params, Store) else None
         plan = store.plans.get(signature) if store is not None else None
         if plan is None:
@@ -75,7 +76,14 @@ class Planner:
         inputs = self._inputs(store.leaves, key, number, model_state, batch)
         if not settings.k:
             store.flush()
-        value, others = plan.run(inputs, key, number, updates)
+        try:
+            value, others = plan.run(inputs, key, number, updates)
+        except Changed as changed:  # no parameter has moved
+            self.made[store.kind, signature] = Made(None, [], str(changed))
+            del store.plans[signature]
+            return None
+        if plan.constants == [None, None]:
+            return store, value, None, None
         _, (model_state, aux) = tree.unflatten(plan.graph.structure, [None, *others])
         return store, value, model_state, aux
 
@@ -83,9 +91,11 @@ class Planner:
         if model_state is None and all(type(x) is np.ndarray for x in batch):
             return tuple([(x.shape, x.dtype) for x in batch])
         leaves, structure = tree.flatten((model_state, batch))
-        return structure, tuple(
-            (x.shape, x.dtype) if isinstance(x, np.ndarray) else (type(x), repr(x)) for x in leaves
-        )
+        if not all(isinstance(x, (np.ndarray, Key, *LITERALS)) for x in leaves):
+            return None
+        if any(isinstance(x, (int, float)) for x in tree.leaves(model_state)):
+            return None  # a count that changes with every step
+        return structure, tuple(_kind(x) for x in leaves)
 
     def _inputs(self, leaves: list, key: Key, number: int, model_state: tree.Tree,
                 batch: tuple) -> list:  # fmt: skip
@@ -129,6 +139,11 @@ class Planner:
             return Made(None, [], str(refused))
         except Exception as error:  # whatever it is, the eager run meets it too, or need not
             return Made(None, [], f"recording it raised {type(error).__name__}: {error}")
+        value = plain[0]
+        if not isinstance(value, (np.ndarray, np.generic)) or (
+            value.dtype.kind != "f" or value.ndim > 1
+        ):
+            return Made(None, [], "its value is no floating array of shape () or (N,)")
         if not _agree(recorded, tree.leaves(plain)):
             return Made(None, [], "it gave other numbers when it was recorded than when called")
         steps = steps_of(graph, set(floating))
@@ -137,24 +152,32 @@ class Planner:
         return Made(graph, steps, "")
 
     def _plan(self, params, key, number, model_state, batch, settings, signature) -> Plan | None:
-        found = self.made.get(signature)
+        store = params if isinstance(params, Store) else None
+        of = (kind_of(params) if store is None else store.kind, signature)
+        found = self.made.get(of)
         if found is None and len(self.made) >= MOST:
             return None
         if found is None:
-            natural = params.tree() if isinstance(params, Store) else params
+            natural = params if store is None else store.tree()
             found = self.examine(natural, key, number, model_state, batch)
-            self.made[signature] = found
+            self.made[of] = found
         if found.graph is None:
             return None
-        store = params if isinstance(params, Store) else None
         if store is None:
-            store = Store(params, key, settings.k, settings.clip)
+            store = Store(params, key, self.settings.k, settings.clip)
         floating = [i for i, path in enumerate(store.paths)
                     if i in store.packed or tree.is_floating(store.leaves[i])]  # fmt: skip
         schedule = self.schedule if settings.k else None
         plan = Plan(found.graph, found.steps, store, floating, settings, schedule)
         store.plans[signature] = plan
         return plan
+
+
+def _kind(x: Any) -> Any:
+    """Return what of a leaf of the batch a plan depends on: all of it, unless it is an input."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return x.shape, x.dtype
+    return type(x) if isinstance(x, Key) else (type(x), repr(x))
 
 
 @contextmanager

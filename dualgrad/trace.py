@@ -71,8 +71,8 @@ class Traced:
     def __len__(self) -> int:
         return 0
 
-    def refuse(self, use: str) -> None:
-        raise Untraceable(f"{use} decides by a value, at {user_line()}")
+    def refuse(self, what: str) -> None:
+        raise Untraceable(f"{what}, at {user_line()}")
 
 
 class TracedKey(Key):
@@ -84,9 +84,17 @@ class TracedKey(Key):
     plain: Key
 
     def __init__(self, trace: "Trace", ref: Ref, plain: Key) -> None:
-        super().__init__(plain._value)
         for name, value in (("trace", trace), ("ref", ref), ("plain", plain)):
             object.__setattr__(self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        raise Untraceable(f"a key is compared, at {user_line()}")
+
+    def __hash__(self) -> int:
+        raise Untraceable(f"a key is looked up, at {user_line()}")
+
+    def __repr__(self) -> str:
+        raise Untraceable(f"a key is printed, at {user_line()}")
 
     @property
     def words(self) -> np.ndarray:
@@ -119,7 +127,7 @@ class Trace:
     def input(self, value: Any) -> Any:
         """Return a leaf of the arguments as a recorded value if it is an array or a key."""
         self.inputs += 1
-        if isinstance(value, (np.ndarray, Key)):
+        if isinstance(value, (np.ndarray, np.generic, Key)):
             return self._wrapped(value)
         self.values.append(value)
         return value

@@ -92,6 +92,12 @@ class TrainingState:
             parts["model_state"],
         )
 
+    def __reduce__(self) -> Any:  # for copy and pickle: a plan's memory is this state's alone
+        state = {"_used": self._used}
+        parts = dict.fromkeys(self._parts) if self._used else self.state_tree()
+        order = ("params", "optimiser", "key", "step", "model_state")
+        return TrainingState, tuple(parts[name] for name in order), state
+
     def __repr__(self) -> str:
         return f"TrainingState({'used' if self._used else f'step={self.step}'})"
 
@@ -182,8 +188,9 @@ class TrainingStep:
         """
         number, model_state = state.step, state._get("model_state")
         if self._planner is not None:
-            value = self._planner.value(state._get("params"), state.key, number, model_state, batch)
-            if value is not None:
+            done = self._planner.value(state._get("params"), state.key, number, model_state, batch)
+            if done is not None:
+                state._parts["params"], value = done
                 return value
         more = {"key": state.key.fold_in(number).fold_in("loss")} if self._keyed else {}
         given = (state._natural(), *((model_state,) if self._stateful else ()), *batch)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 Reader = Callable[[], Any]
-_LITERALS = (int, float, complex, str, bytes, bool, type(None), np.generic)
+LITERALS = (int, float, complex, str, bytes, bool, type(None), np.generic)
 _OURS = frozenset({"dualgrad", "numpy", "builtins", "math"})
 _MOST = 64  # entries of a container that are looked at
 _BYTES = 1 << 14  # of an array that is compared by value
@@ -156,7 +156,7 @@ class Identity:
 
 def _fixed(x: Any, deep: bool = True) -> Any:
     """Return what tells whether x has changed: its value where that is cheap, else its identity."""
-    if isinstance(x, _LITERALS):
+    if isinstance(x, LITERALS):
         return type(x), repr(x)
     if isinstance(x, types.MethodType):  # made anew each time it is read
         return Identity(x.__self__), Identity(x.__func__)
