@@ -75,7 +75,6 @@ def test_a_record_is_the_calls_in_order_with_the_numbers_of_their_arguments():
         (lambda x: x[1:, 0], ["x[index]"]),
         (lambda x: x.reshape(4, 6), ["np.reshape"]),
         (lambda x: x.astype(np.float32), ["np.astype"]),
-        (lambda x: np.add.reduce(x), ["reduce"]),
         (lambda x: np.where(x > 0, x, 0.0), ["np.greater", "np.where"]),
         (lambda x: dg.primal(x), ["dg.nn.primal"]),
         (lambda x: dg.stop_gradient(x), ["dg.nn.primal"]),
@@ -87,10 +86,7 @@ def test_a_record_is_the_calls_in_order_with_the_numbers_of_their_arguments():
 )
 def test_each_function_is_one_call(function, recorded):
     graph = assert_replays(function, (X,), (OTHER,))
-    assert [n.rpartition(" ")[2] if "reduce" in n else n for n in names(graph)][-1:] == recorded[
-        -1:
-    ] or not recorded
-    assert len(graph.calls) == len(recorded)
+    assert names(graph) == recorded
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[str(c) for c in CASES])
@@ -114,9 +110,7 @@ def test_structures_and_literals_pass_through():
         scale = 2.0 if flag == "double" else 1.0
         return {"twice": tree["a"][0] * scale, "same": (flag, nothing, 3)}
 
-    graph = assert_replays(
-        function, ({"a": [X]}, "double", None), ({"a": [OTHER]}, "double", None)
-    )
+    graph = assert_replays(function, ({"a": [X]}, "double", None), ({"a": [OTHER]}, "double", None))
     assert graph.outputs[1:] == ["double", None, 3] or graph.outputs[:3] == ["double", None, 3]
 
 
@@ -155,9 +149,6 @@ def test_refs_and_fill_reach_into_containers_and_slices():
 
 
 # --- what is refused
-
-
-    return sys._getframe(1).f_lineno + offset
 
 
 CLOSED = np.arange(4.0)
@@ -267,15 +258,28 @@ def test_no_record_stays_open(function, error):
         kept[0].level.check("x")
 
 
-def test_a_trace_inside_a_transform_and_a_transform_inside_a_trace():
-    graph = assert_replays(lambda x: dg.vjp(np.tanh, x)[0] * x, (X,), (OTHER,))
-    assert len(graph.calls) == 2
-
+def test_a_trace_may_run_inside_a_transform():
     def tracing(x):
         trace(lambda y: y * 2, (X,))
         return np.sum(x**2)
 
     np.testing.assert_allclose(dg.gradient(tracing)(X), 2 * X)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: dg.jvp(lambda v: np.sum(v) if np.sum(v) > 0 else v[0, 0], (x,), (x,))[0],
+        lambda x: dg.jvp(lambda v: v[0, np.argmax(v[0])], (x,), (x,))[1],
+        lambda x: dg.jvp(lambda v: np.sign(np.sum(v)) * v, (x,), (x,))[1],
+        lambda x: dg.gradient(lambda v: np.sum(v**2))(x),
+    ],
+)
+def test_a_transform_of_recorded_values_is_right_or_refused(function):
+    try:
+        assert_replays(function, (X,), (-OTHER,))
+    except Untraceable as refused:
+        assert "at " in str(refused)
 
 
 def test_threads_trace_at_once_and_record_their_own_calls_alone():
