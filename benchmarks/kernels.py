@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import models
 import numpy as np
 
 import dualgrad as dg
@@ -109,6 +110,24 @@ def elementwise_cases() -> Iterator[Case]:
             yield "multiply", size, partial(np.multiply, x, y), True
 
 
+def plan_cases() -> Iterator[Case]:
+    """A training step: eager, and planned in the place of "numba"."""
+    for sizes in ((4, 8, 3), (16, 64, 10), (784, 10), (784, 128, 10), (784, 1024, 1024, 10)):
+        model = dg.nn.MLP(list(sizes))
+        x, labels = normal(64, sizes[0]), np.arange(64) % sizes[-1]
+        for structure in ("rank1", "dense"):
+            runs = {
+                plan: models.own_step(model, (x, labels), plan=plan, structure=structure)
+                for plan in (False, True)
+            }
+            count = sum(w.size for w in dg.tree.parameters(model).values())
+            yield "plan", f"{count} {structure}", partial(_either, runs), True
+
+
+def _either(runs: dict[bool, Callable[[], object]]) -> object:
+    return runs[dispatch.numba_use != "never"]()
+
+
 def seconds(call: Callable[[], object], repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
@@ -139,7 +158,8 @@ def main() -> None:
     path = parser.parse_args().json
     rows = []
     print(f"{'kernel':20s} {'size':28s} {'numpy us':>10s} {'numba us':>10s} {'ratio':>7s}")
-    for family in (conv_cases, pool_cases, product_cases, softmax_cases, elementwise_cases):
+    cases = (conv_cases, pool_cases, product_cases, softmax_cases, elementwise_cases, plan_cases)
+    for family in cases:
         for kernel, size, call, has_loop in family():
             loop = has_loop and dispatch.numba_available()
             best = minima(call, ["never", "always"] if loop else ["never"])

@@ -56,7 +56,10 @@ class Call(NamedTuple):
 
 def _name(function: Callable) -> str:
     name = getattr(function, "name", None)  # a primitive
-    return name if isinstance(name, str) else name_of(function)
+    if isinstance(name, str):
+        return name
+    named = getattr(function, "__module__", None) and hasattr(function, "__name__")
+    return name_of(function) if named else repr(function)
 
 
 class Traced:

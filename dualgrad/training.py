@@ -1,7 +1,7 @@
 """training_step: a loss and an optimiser in, one function that does a whole step out.
 
 The step owns the parameters between calls: it writes them in place and hands out copies. So it may
-keep them packed, defer updates, and run as a plan of fused stages (planner.py). The definition is
+keep them packed, defer updates, and run as a plan of fused stages (plan/). The definition is
 the eager step: forward_gradient (or the backward baseline) followed by optimiser.update.
 """
 
@@ -18,9 +18,7 @@ from .estimators import forward_gradient, wants_key
 from .kernels.fused import missing
 from .optim import Optimiser
 from .options import choice, num_threads
-from .packed import Store
-from .plan import Settings, describe
-from .planner import Planner
+from .plan import Planner, Settings, Store, describe
 from .random import Key, check_key
 from .transforms import value_and_gradient
 

@@ -27,6 +27,9 @@ THRESHOLDS: dict[str, int | dict[str, int]] = {
     "tanh": {"avx512": 1 << 16, "avx2": 1 << 15, "other": 1 << 16},
     "log": {"avx512": 1 << 16, "avx2": 1 << 15, "other": 1 << 16},
     "multiply": 1 << 16,
+    # Parameters of a training step from which it runs as a plan of fused stages; on other vectors
+    # than these nothing was measured.
+    "plan": {"avx512": 0, "avx2": 0, "other": sys.maxsize},
 }
 
 # Kernels whose numba form wins at every size: how much work to do in NumPy, all calls added up,

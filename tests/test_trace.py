@@ -4,14 +4,14 @@ import threading
 import time
 
 import numpy as np
+import ops_table  # noqa: F401  (fills CASES)
+import ops_table_shapes  # noqa: F401
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_case import CASES
 
 import dualgrad as dg
-import ops_table  # noqa: F401  (fills CASES)
-import ops_table_shapes  # noqa: F401
 from dualgrad.dual import TRACES
 from dualgrad.trace import Ref, Untraceable, fill, refs, trace
 

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import tree
+from .. import tree
+from ..random import Key
+from ..trace import Graph, Untraceable, trace
 from .fusion import Plain, Step, steps_of
+from .layout import Settings
 from .packed import Store, kind_of
-from .plan import Changed, Plan, Settings
-from .random import Key
-from .trace import Graph, Untraceable, trace
+from .replay import Changed, Plan
 from .watch import LITERALS, Watch
 
 MOST = 16  # signatures a step keeps plans for; more is a batch that never repeats

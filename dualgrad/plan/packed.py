@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from . import tree
-from .dual import Array
-from .random import Key
+from .. import tree
+from ..dual import Array
+from ..random import Key
 
 PANEL = 16
 KEY_LOW, KEY_HIGH, STEP, PENDING, ERROR = range(5)  # of a program's words
@@ -41,7 +41,7 @@ class Leaf:
     """
 
     def __init__(self, path: str, x: np.ndarray) -> None:
-        from .kernels.fused.program import aligned
+        from ..kernels.fused.program import aligned
 
         self.path = path
         self.shape = x.shape

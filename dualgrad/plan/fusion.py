@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .nn.functional import cross_entropy, max_pool2d, relu
-from .ops.products import conv2d_core, matmul_core
-from .options import pair
-from .trace import Call, Graph, Ref, refs
+from ..nn.functional import cross_entropy, max_pool2d, relu
+from ..ops.products import conv2d_core, matmul_core
+from ..options import pair
+from ..trace import Call, Graph, Ref, refs
 
 PANEL = 16  # output channels that a convolution stage takes at a time
 PRODUCTS = (np.matmul, matmul_core)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..trace import Graph, Ref, refs
 from .fusion import Convolution, CrossEntropy, Flatten, Linear, Plain, Step
+from .layout import Images, Rows, Segment, Settings
 from .packed import PENDING, Leaf, Store, numbers, words
-from .plan import Images, Rows, Segment, Settings
-from .trace import Graph, Ref, refs
 
 PANEL = 16
 DISTRIBUTIONS = {"rademacher": 0, "normal": 1}  # as in kernels/fused/draws.py
@@ -28,7 +28,7 @@ class Builder:
     """
 
     def __init__(self, graph: Graph, steps: list[Step], store: Store, settings: Settings) -> None:
-        from .kernels.fused import stages
+        from ..kernels.fused import stages
 
         self.stages = stages
         self.graph = graph

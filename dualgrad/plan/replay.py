@@ -5,19 +5,21 @@ are views of the same buffers. A plan belongs to one signature of arguments and 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from . import directions as draws
-from .dual import DualTensor, Level, new_level, primal_of, read_only
-from .errors import DualgradError
+from .. import directions as draws
+from ..dual import DualTensor, Level, new_level, primal_of, read_only
+from ..errors import DualgradError
+from ..nn.functional import cross_entropy
+from ..optim.leaf import add_to
+from ..random import Key
+from ..trace import Graph, fill, refs
+from .builder import Builder
 from .fusion import Convolution, CrossEntropy, Flatten, Plain, Step
-from .nn.functional import cross_entropy
-from .optim.leaf import add_to
-from .packed import DERIVATIVES, ERROR, LOSS, PENDING, RATE, STEP, Leaf, Store
-from .random import Key
-from .trace import Graph, Ref, fill, refs
+from .layout import Segment, Settings
+from .packed import DERIVATIVES, ERROR, LOSS, PENDING, RATE, STEP, Store
 
 # Multiply-adds of a step from which a second thread pays: about 50 us of work.
 PARALLEL = 2_000_000
@@ -25,59 +27,6 @@ PARALLEL = 2_000_000
 
 class Changed(DualgradError, RuntimeError):
     """A call of a plan gave another shape or dtype than when it was recorded."""
-
-
-class Settings(NamedTuple):
-    """What of a training step's options a plan has to know; k = 0 gives the loss alone."""
-
-    k: int
-    distribution: str
-    structure: str
-    clip: float | None
-    precision: str
-
-
-class Rows(NamedTuple):
-    """A stacked activation (1 + k, n, ld), of which the first `columns` of a row count."""
-
-    array: np.ndarray
-    columns: int
-
-    def views(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.array[0, :, : self.columns], self.array[1:, :, : self.columns]
-
-
-class Images(NamedTuple):
-    """A stacked activation (1 + k, n, h, w, c), inside a zero border that begins at `corner`."""
-
-    array: np.ndarray
-    corner: tuple[int, int]
-    height: int
-    width: int
-
-    def inside(self) -> np.ndarray:
-        top, left = self.corner
-        return self.array[:, :, top : top + self.height, left : left + self.width]
-
-    def views(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.inside()[0], self.inside()[1:]
-
-    def strides(self) -> tuple[int, ...]:
-        """Return the strides in elements: block, image, row, pixel."""
-        return tuple(s // self.array.itemsize for s in self.array.strides[:4])
-
-    def address(self, inside: bool) -> int:
-        return (self.inside() if inside else self.array).ctypes.data
-
-
-class Segment(NamedTuple):
-    """Stages that run without Python between them."""
-
-    program: Any
-    patches: dict[tuple[Ref, np.dtype], list[tuple[int, int]]]  # where addresses of values go
-    gathers: list[tuple[Ref, np.ndarray]]  # values of plain steps, to be stacked
-    leaves: list[Leaf]  # whose pending update the stages apply
-    results: list[Ref]  # of which plain steps or the outputs read views
 
 
 class Plan:
@@ -92,8 +41,6 @@ class Plan:
 
     def __init__(self, graph: Graph, steps: list[Step], store: Store, floating: list[int],
                  settings: Settings, schedule: Callable[[int], float] | None) -> None:  # fmt: skip
-        from .plan_builder import Builder
-
         self.graph = graph
         self.steps = steps
         self.store = store
