@@ -90,7 +90,7 @@ def trace_of(args: Any) -> Any:
     A transform that runs inside, on recorded values, is refused: its rules may take numbers out.
     """
     level = find_level(args)
-    for trace in TRACES:
+    for trace in tuple(TRACES):  # another thread may close its own meanwhile
         if trace.level == level:
             return trace
     for x in args if level is not None else ():

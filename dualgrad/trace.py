@@ -215,7 +215,7 @@ def user_line() -> str:
     while frame is not None:
         package = frame.f_globals.get("__name__", "").partition(".")[0]
         if package not in ("dualgrad", "numpy", "optree"):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            return sys.intern(f"{frame.f_code.co_filename}:{frame.f_lineno}")
         frame = frame.f_back
     return "an unknown line"
 

@@ -7,7 +7,7 @@ the eager step: forward_gradient (or the backward baseline) followed by optimise
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,9 +18,12 @@ from .estimators import forward_gradient, wants_key
 from .kernels.fused import missing
 from .optim import Optimiser
 from .options import choice, num_threads
-from .plan import Planner, Settings, Store, describe
+from .plan.packed import Store
 from .random import Key, check_key
 from .transforms import value_and_gradient
+
+if TYPE_CHECKING:
+    from .plan.planner import Planner
 
 Tree = tree.Tree
 METHODS = ("forward", "backprop")
@@ -119,7 +122,7 @@ class TrainingStep:
     """The function that training_step returns; see there."""
 
     def __init__(self, loss: Callable, gradient: Callable, optimiser: Optimiser, stateful: bool,
-                 has_aux: bool, planner: Planner | None, description: str) -> None:  # fmt: skip
+                 has_aux: bool, planner: "Planner | None", description: str) -> None:  # fmt: skip
         self._loss = loss
         self._keyed = wants_key(loss)
         self._planner = planner
@@ -196,6 +199,8 @@ class TrainingStep:
 
     def explain(self, state: TrainingState, *batch: Any) -> None:
         """Print how the step runs on such a batch: what is fused, what is eager, and why."""
+        from .plan.replay import describe
+
         print(self._description)
         if self._planner is None:
             return
@@ -289,7 +294,10 @@ def _why_eager(method: str, plan: bool, optimiser: Optimiser, options: dict[str,
 
 
 def _planner(uniform: Callable, loss: Callable, optimiser: Optimiser, precision: str,
-             has_state: bool, options: dict[str, Any]) -> Planner:  # fmt: skip
+             has_state: bool, options: dict[str, Any]) -> "Planner":  # fmt: skip
+    from .plan.layout import Settings
+    from .plan.planner import Planner
+
     settings = Settings(
         k=options.get("directions", 1),
         distribution=options.get("distribution", "rademacher"),

@@ -21,6 +21,7 @@ _tasks: Any = queue.SimpleQueue()
 _helpers = 0  # threads that wait for tasks in this process
 _number: int | None = None  # None: not decided yet
 _forked = False
+forks = 0  # of this process since it was started: what threads were doing at one is lost
 
 
 def _available() -> int:
@@ -33,7 +34,7 @@ def _available() -> int:
 def _whole(value: Any, where: str) -> int:
     try:
         number = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = 0
     if number < 1 or number != value and str(value).strip() != str(number):
         raise ValueError(f"{where}={value!r}; give the number of threads, an integer >= 1.")
@@ -107,7 +108,8 @@ def _notice() -> None:
 
 
 def _after_fork() -> None:
-    global _lock, _tasks, _helpers, _forked
+    global _lock, _tasks, _helpers, _forked, forks
+    forks += 1
     _lock, _tasks = threading.Lock(), queue.SimpleQueue()
     _forked = _forked or _helpers > 0
     _helpers = 0

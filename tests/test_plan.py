@@ -13,6 +13,7 @@ from plan_case import (
     cross_entropy,
     explained,
     loss,
+    need_plans,
     network,
     normal,
     relu,
@@ -22,7 +23,7 @@ from plan_case import (
 
 import dualgrad as dg
 
-pytest.importorskip("numba")
+need_plans()
 
 DENSE = {"directions": 2}
 RANK1 = {"structure": "rank1", "directions": 3}

@@ -7,6 +7,7 @@ from plan_case import (
     assert_plan_is_eager,
     cross_entropy,
     images,
+    need_plans,
     normal,
     relu,
     run,
@@ -14,7 +15,7 @@ from plan_case import (
 
 import dualgrad as dg
 
-pytest.importorskip("numba")
+need_plans()
 
 DENSE = {"directions": 2}
 RANK1 = {"structure": "rank1", "directions": 3}

@@ -11,6 +11,7 @@ from plan_case import (
     batches,
     cross_entropy,
     loss,
+    need_plans,
     network,
     normal,
     relu,
@@ -20,7 +21,7 @@ from plan_case import (
 
 import dualgrad as dg
 
-pytest.importorskip("numba")
+need_plans()
 
 P = two_layers()
 GIVEN = batches(8)

@@ -4,10 +4,3 @@ In the order in which a step passes them: planner.py decides, with trace.py's re
 fusion.py finds what stages can do; builder.py lays out buffers and rows; replay.py runs them;
 packed.py holds the parameters between steps.
 """
-
-from .layout import Settings
-from .packed import Store
-from .planner import Planner
-from .replay import describe
-
-__all__ = ["Planner", "Settings", "Store", "describe"]

@@ -33,28 +33,24 @@ def numbers(k: int, clip: float | None) -> np.ndarray:
 
 
 class Leaf:
-    """One parameter in panels: (P, rows, 16) for a matrix, (P * 16,) for a vector.
+    """One parameter in panels: (P, rows, 16), rows is 1 for a vector.
 
     Attributes:
         pending: whether an update is due, int64 of shape (1,).
         keys: int64 (2, 2): the leaf's key in this and in the previous step.
     """
 
-    def __init__(self, path: str, x: np.ndarray) -> None:
-        from ..kernels.fused.program import aligned
+    __slots__ = ("path", "shape", "rows", "columns", "panels", "pending", "keys", "array")
 
+    def __init__(self, path: str, x: np.ndarray, memory: np.ndarray, shared: np.ndarray) -> None:
+        """Pack x into memory, zeros of `packed_size(x)` entries; shared is int64 of shape (5,)."""
         self.path = path
         self.shape = x.shape
         self.rows = x.size // x.shape[-1]
         self.columns = x.shape[-1]
         self.panels = -(-self.columns // PANEL)
-        self.pending = np.zeros(1, np.int64)
-        self.keys = np.zeros((2, 2), np.int64)
-        self.array = aligned((self.panels, self.rows, PANEL), x.dtype)
-        self.write(x)
-
-    def write(self, x: np.ndarray) -> None:
-        """Take the values of x."""
+        self.pending, self.keys = shared[:1], shared[1:].reshape(2, 2)
+        self.array = memory.reshape(self.panels, self.rows, PANEL)
         matrix = x.reshape(self.rows, self.columns)
         for p in range(self.panels):
             part = matrix[:, p * PANEL : (p + 1) * PANEL]
@@ -78,6 +74,11 @@ def kind_of(params: tree.Tree) -> tuple:
     )
 
 
+def packed_size(x: np.ndarray) -> int:
+    """Return the entries of x in panels."""
+    return x.size // x.shape[-1] * -(-x.shape[-1] // PANEL) * PANEL
+
+
 class Store:
     """The parameters of a run between its steps.
 
@@ -99,17 +100,30 @@ class Store:
         self.numbers = numbers(k, clip)
         self.step = 0  # whose update is due
         self._flush: Any = None
+        self._shared = np.zeros((0, 5), np.int64)  # of each leaf: pending, then its keys
 
     def pack(self, wanted: set[int]) -> None:
         """Hold these leaves, and no others, in panels."""
+        from ..kernels.fused.program import aligned
+
         if set(self.packed) == wanted:
             return
         self.flush()
         for i in set(self.packed) - wanted:
             self.leaves[i] = self.packed.pop(i).read()
-        for i in wanted - set(self.packed):
-            self.packed[i] = Leaf(self.paths[i], self.leaves[i])
+        for i in set(self.packed) & wanted:  # of another plan: into the new memory with them all
+            self.leaves[i] = self.packed.pop(i).read()
+        self._shared = np.zeros((len(wanted), 5), np.int64)
+        chosen = sorted(wanted)
+        # One piece: its pages are touched as leaves move in, and there is no slack around each.
+        sizes = [packed_size(self.leaves[i]) for i in chosen]
+        memory = aligned((sum(sizes),), self.leaves[chosen[0]].dtype)
+        start = 0
+        for i, size, shared in zip(chosen, sizes, self._shared, strict=True):
+            part = memory[start : start + size]
+            self.packed[i] = Leaf(self.paths[i], self.leaves[i], part, shared)
             self.leaves[i] = None
+            start += size
         self.plans.clear()
         self._flush = None
 
@@ -120,18 +134,16 @@ class Store:
     def due(self) -> None:
         """Note that a step has left an update, if it has."""
         self.step = int(self.words[STEP])
-        for leaf in self.packed.values():
-            leaf.pending[0] = self.words[PENDING]
+        self._shared[:, 0] = self.words[PENDING]
 
     def flush(self) -> None:
         """Apply the update that is due."""
-        if not any(leaf.pending[0] for leaf in self.packed.values()):
+        if not self._shared[:, 0].any():
             return
         self.words[STEP] = self.step + 1  # the directions due are those of the step before it
         self._flush.run(parallel=True)
         self.words[PENDING] = 0
-        for leaf in self.packed.values():
-            leaf.pending[0] = 0
+        self._shared[:, 0] = 0
 
     def tree(self) -> tree.Tree:
         """Return the parameters as they are now; packed leaves as arrays of their own."""

@@ -121,9 +121,12 @@ class Program:
         self._sync = aligned((len(rows) + 1, LINE // 8), np.int64).reshape(-1)
         self._base = self._sync.ctypes.data
         self._run = 0
+        self._forks = threads.forks
 
     def run(self, parallel: bool) -> None:
         """Run all stages, on the threads of threads.num_threads() or on this one alone."""
+        if self._forks != threads.forks:  # a helper may have been inside, and is no more
+            self._forks, self._sync[1:] = threads.forks, 0
         places = threads.num_threads() if parallel else 1
         if places > self._places:
             self._scratch = aligned((places, self._bytes), np.int8)
