@@ -231,7 +231,7 @@ def training_step(
         plan: whether the step may run as a plan of fused stages, recorded from the loss; where it
             cannot it runs eagerly, and `step.explain(state, *batch)` says why. False: always eager.
         precision: of a plan. "exact": the numbers of the eager step to rounding. "fast" allows
-            Winograd's convolutions, whose error is about 5e-6 of the largest output.
+            Winograd's convolutions, whose error is about 1e-5 of the largest output.
         has_aux, has_state: what loss takes and returns, as above.
         options: of forward_gradient: directions, structure, perturb, ...
 

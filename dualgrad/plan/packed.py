@@ -43,14 +43,19 @@ class Leaf:
     __slots__ = ("path", "shape", "rows", "columns", "panels", "pending", "keys", "array")
 
     def __init__(self, path: str, x: np.ndarray, memory: np.ndarray, shared: np.ndarray) -> None:
-        """Pack x into memory, zeros of `packed_size(x)` entries; shared is int64 of shape (5,)."""
+        """Pack x into memory, zeros of `packed_size(x)` entries; shared is int64 of shape (5,).
+
+        Where that is 0, x itself is taken.
+        """
         self.path = path
         self.shape = x.shape
         self.rows = x.size // x.shape[-1]
         self.columns = x.shape[-1]
         self.panels = -(-self.columns // PANEL)
         self.pending, self.keys = shared[:1], shared[1:].reshape(2, 2)
-        self.array = memory.reshape(self.panels, self.rows, PANEL)
+        self.array = (memory if memory.size else x).reshape(self.panels, self.rows, PANEL)
+        if not memory.size:
+            return
         matrix = x.reshape(self.rows, self.columns)
         for p in range(self.panels):
             part = matrix[:, p * PANEL : (p + 1) * PANEL]
@@ -59,7 +64,7 @@ class Leaf:
     def read(self) -> np.ndarray:
         """Return the values as an array of their own, of `shape`."""
         matrix = self.array.transpose(1, 0, 2).reshape(self.rows, -1)
-        return np.ascontiguousarray(matrix[:, : self.columns]).reshape(self.shape)
+        return np.array(matrix[:, : self.columns]).reshape(self.shape)
 
     @property
     def address(self) -> int:
@@ -75,7 +80,9 @@ def kind_of(params: tree.Tree) -> tuple:
 
 
 def packed_size(x: np.ndarray) -> int:
-    """Return the entries of x in panels."""
+    """Return the entries that packing x takes: none for a vector that is in panels as it is."""
+    if x.ndim == 1 and x.size % PANEL == 0 and x.flags.c_contiguous:
+        return 0
     return x.size // x.shape[-1] * -(-x.shape[-1] // PANEL) * PANEL
 
 

@@ -21,7 +21,7 @@ from .packed import Store, kind_of
 from .replay import Changed, Plan
 from .watch import LITERALS, Watch
 
-MOST = 16  # signatures a step keeps plans for; more is a batch that never repeats
+MOST = 16  # signatures a step keeps plans for, and steps that one must serve on average
 
 
 class Made(NamedTuple):
@@ -50,6 +50,7 @@ class Planner:
         self.keyed = keyed
         self.made: dict[Any, Made] = {}
         self.watch = Watch(written)
+        self.records = self.steps = 0
 
     def step(self, params: Any, key: Key, number: int, updates: int, model_state: tree.Tree,
              batch: tuple) -> tuple | None:  # fmt: skip
@@ -74,6 +75,7 @@ class Planner:
             if plan is None:
                 return None
             store = plan.store
+        self.steps += 1
         inputs = self._inputs(store.leaves, key, number, model_state, batch)
         if not settings.k:
             store.flush()
@@ -152,22 +154,36 @@ class Planner:
             return Made(None, [], "no layer of it is one that is fused")
         return Made(graph, steps, "")
 
+    def _room(self, store: Store | None) -> bool:
+        """Make room for one more signature; False where they change too often to pay."""
+        if len(self.made) < MOST:
+            return True
+        if self.steps < MOST * self.records:
+            return False
+        _, signature = oldest = next(iter(self.made))
+        del self.made[oldest]
+        if store is not None:
+            store.plans.pop(signature, None)
+        return True
+
     def _plan(self, params, key, number, model_state, batch, settings, signature) -> Plan | None:
         store = params if isinstance(params, Store) else None
         of = (kind_of(params) if store is None else store.kind, signature)
         found = self.made.get(of)
-        if found is None and len(self.made) >= MOST:
+        if found is None and not self._room(store):
             return None
         if found is None:
             natural = params if store is None else store.tree()
             found = self.examine(natural, key, number, model_state, batch)
             self.made[of] = found
+            self.records += 1
         if found.graph is None:
             return None
         if store is None:
             store = Store(params, key, self.settings.k, settings.clip)
-        floating = [i for i, path in enumerate(store.paths)
-                    if i in store.packed or tree.is_floating(store.leaves[i])]  # fmt: skip
+        floating = [
+            i for i, x in enumerate(store.leaves) if i in store.packed or tree.is_floating(x)
+        ]
         schedule = self.schedule if settings.k else None
         plan = Plan(found.graph, found.steps, store, floating, settings, schedule)
         store.plans[signature] = plan
