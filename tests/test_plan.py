@@ -27,6 +27,7 @@ need_plans()
 
 DENSE = {"directions": 2}
 RANK1 = {"structure": "rank1", "directions": 3}
+CLIPPED = {"directions": 2, "clip": 0.02}
 
 
 # --- options of the step
@@ -203,7 +204,7 @@ BY_HAND = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [DENSE, RANK1], ids=str)
+@pytest.mark.parametrize("options", [DENSE, RANK1, CLIPPED], ids=str)
 @pytest.mark.parametrize("case", BY_HAND.values(), ids=BY_HAND)
 def test_losses_written_by_hand(case, options):
     function, params, stages = case
