@@ -59,7 +59,7 @@ def _name(function: Callable) -> str:
     if isinstance(name, str):
         return name
     named = getattr(function, "__module__", None) and hasattr(function, "__name__")
-    return name_of(function) if named else repr(function)
+    return name_of(function) if named or isinstance(function, np.ufunc) else repr(function)
 
 
 class Traced:

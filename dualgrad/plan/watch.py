@@ -113,9 +113,14 @@ def _reads(code: types.CodeType) -> list[tuple[str, bool, list[str]]]:
         name = instruction.opname
         if name in ("LOAD_ATTR", "LOAD_METHOD") and chain is not None:
             chain.append(instruction.argval)
-        elif name in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_FAST", "LOAD_CLASSDEREF"):
+        elif name in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"):
             chain = []
-            found.append((instruction.argval, name == "LOAD_FAST", chain))
+            found.append((instruction.argval, False, chain))
+        elif "LOAD_FAST" in name:  # from Python 3.13 on one instruction may load two
+            loaded = instruction.argval
+            for local in loaded if type(loaded) is tuple else (loaded,):
+                chain = []
+                found.append((local, True, chain))
         elif name not in ("CACHE", "PUSH_NULL", "EXTENDED_ARG"):
             chain = None
     return found
