@@ -200,7 +200,11 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(train, script, monkeypatch, 
 
 def test_ctrl_c_outside_the_loop_ends_without_a_traceback(train, script, monkeypatch, capsys):
     monkeypatch.setattr(script[1], "evaluate", lambda *args: signal.raise_signal(signal.SIGINT))
-    code, _ = train("--model", "logreg", "--steps", 2)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has none
+    try:
+        code, _ = train("--model", "logreg", "--steps", 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130
     assert "Traceback" not in capsys.readouterr().err
 
