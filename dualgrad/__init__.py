@@ -26,6 +26,7 @@ from .errors import (
     WriteError,
 )
 from .estimators import forward_gradient
+from .nn.guided import guided_gradient, local_gradients
 from .options import num_threads, set_num_threads
 from .random import Key
 from .structured import LowRank
@@ -87,12 +88,14 @@ __all__ = [
     "forward_gradient",
     "grad",
     "gradient",
+    "guided_gradient",
     "hessian",
     "hvp",
     "jacobian",
     "jvp",
     "linearize",
     "load",
+    "local_gradients",
     "methods",
     "nn",
     "num_threads",

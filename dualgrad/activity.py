@@ -3,9 +3,15 @@
 A parameter enters the loss with a `Pending` tangent. A site (dg.nn.linear, dg.nn.conv2d) that meets
 it adds noise to its result and remembers input and noise; any other operation asks it for an
 ordinary direction. So one pass finds out which parameter is which.
+
+Credit: a site's noise is multiplied with the derivative of the loss of its own example; or, where
+the loss has an entry for each place and group of channels (local losses), and the call stood in
+`with credit(spread)`, with the derivative of the entry that its place and group alone can reach.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -16,7 +22,10 @@ from .dual import Array, DualTensor, Level, Structured, primal_of, split
 from .errors import ShapeError, StructureError
 from .ops.products import conv2d_filter
 from .random import Key
+from .sections import Losses, Run
 from .structured import LowRank
+
+Credit = Callable[[Array, tuple[int, ...]], Array]
 
 
 class Pending(Structured):
@@ -46,18 +55,70 @@ class Site(NamedTuple):
     x: Array
     noise: np.ndarray
     weight_gradient: Callable  # (x, noise combined over directions) -> gradient of the weight
+    credit: Credit | None
 
 
-class ActivityRun:
+_credit: ContextVar[Credit | None] = ContextVar("credit", default=None)
+
+
+@contextmanager
+def credit(rule: Credit | None) -> Iterator[None]:
+    """Let the sites called inside be credited by `rule` with losses of more axes than (N,).
+
+    rule(d, shape) is given the derivatives of a loss, (k, N, ...), and the shape of the site's
+    noise, (k, N, ...), and returns what multiplies the noise: an array that broadcasts against it.
+    """
+    before = _credit.set(rule)
+    try:
+        yield
+    finally:
+        _credit.reset(before)
+
+
+def spread(d: Array, shape: tuple[int, ...]) -> Array:
+    """Return d, (k, N, *places, groups), spread over noise of shape (k, N, *places, channels).
+
+    Each axis of d must divide the noise's: a place of the loss stands for a block of places (what
+    pooling made one), a group for channels // groups neighbours.
+
+    Raises:
+        ShapeError: the axes do not fit.
+    """
+    if d.ndim != len(shape) or any(n % m for n, m in zip(shape, d.shape, strict=True)):
+        raise ShapeError(
+            f"a local loss has shape {d.shape[1:]} and the layer it credits gave {shape[1:]}: "
+            f"every axis of the loss must divide the layer's. Give (N, groups), or (N, height, "
+            f"width, groups) for images."
+        )
+    for axis, (n, m) in enumerate(zip(shape, d.shape, strict=True)):
+        if n != m and m > 1:
+            d = np.repeat(d, n // m, axis)
+    return d
+
+
+class ActivityRun(Run):
     """The pass of one chunk of directions with noise on activations."""
 
-    def __init__(self, key: Key, numbers: tuple[int, int], distribution: str, level: Level) -> None:
+    def __init__(
+        self, key: Key, numbers: tuple[int, int], distribution: str, level: Level, name: str = ""
+    ) -> None:
+        super().__init__(level)
         self.key = key
         self.numbers = numbers
         self.distribution = distribution
-        self.level = level
+        self.name = name
         self.sites: list[Site] = []
         self.ordinary: dict[str, Array] = {}
+
+    def section(self, level: Level) -> "ActivityRun":
+        name = f"{self.name}section/{len(self.sections)}/"
+        return ActivityRun(self.key, self.numbers, self.distribution, level, name)
+
+    def enter(self, x: DualTensor, run: Run) -> DualTensor:
+        if not is_pending(x, self):  # something was computed from it, with an ordinary direction
+            return x
+        assert isinstance(run, ActivityRun)
+        return DualTensor(x.primal, Pending(run, x.carrier.path, x.carrier), run.level)
 
     def ordinary_direction(self, t: Pending) -> Array:
         if t.path not in self.ordinary:
@@ -72,14 +133,15 @@ class ActivityRun:
         """Return z with noise on its tangents; remember the site."""
         primal, carrier = split(z, self.level)
         plain = primal_of(primal)
-        name = f"site/{len(self.sites)}"
+        name = f"{self.name}site/{len(self.sites)}"
         noise = draws.draw_noise(
             self.key, name, plain.shape, plain.dtype, self.numbers, self.distribution
         )
         if rectified:
             noise *= plain > 0  # a unit that is off has derivative 0: noise there is only variance
         weight, bias = (p.carrier.path if is_pending(p, self) else None for p in (w, b))
-        self.sites.append(Site(weight, bias, split(x, self.level)[0], noise, weight_gradient))
+        x = split(x, self.level)[0]
+        self.sites.append(Site(weight, bias, x, noise, weight_gradient, _credit.get()))
         return DualTensor(primal, noise if carrier is None else dense(carrier) + noise, self.level)
 
 
@@ -114,22 +176,44 @@ def conv2d_weight_gradient(x: Array, s: np.ndarray, shape: tuple[int, ...], **wi
     return conv2d_filter(x, s, w_shape=shape, **window)
 
 
-def check_examples(losses: Array, sites: list[Site]) -> None:
+def credited(
+    site: Site, losses: list[Array], by_example: Array, clip: Callable, share: float
+) -> np.ndarray:
+    """Return sum over directions of share * d * noise: the cotangent that a site's noise estimates.
+
+    d is the derivative of the site's example, (k, N), or by the site's rule of its own part of the
+    losses' derivatives, (k, N, ...) each.
+    """
+    noise = site.noise
+    if site.credit is None or all(rows.ndim == 2 for rows in losses):
+        return np.einsum("kn,kn...->n...", (by_example * share).astype(noise.dtype), noise)
+    total = 0
+    for rows in losses:
+        d = (clip(rows) * share).astype(noise.dtype)
+        whole = (*d.shape, *(1,) * (noise.ndim - 2))
+        total = total + noise * (d.reshape(whole) if d.ndim == 2 else site.credit(d, noise.shape))
+    return np.sum(total, axis=0)
+
+
+def check_examples(losses: Losses, run: Run) -> None:
+    """Raise unless there are sites, and one loss an example that the sites' results share."""
+    runs = [each for each in run.everything() if isinstance(each, ActivityRun)]
+    sites = [site for each in runs for site in each.sites]
     if not sites:
         raise StructureError(
             'perturb="activations": the loss reached no site. Call dg.nn.linear or dg.nn.conv2d ('
             'layers, which do) on the parameters, or use perturb="weights".'
         )
-    if losses.ndim != 1:
+    if losses.examples is None:
         raise ShapeError(
-            f'perturb="activations": the loss has shape {losses.shape}; noise is drawn for each '
-            f"example, so it must give one number an example, shape (N,). Leave out the mean: "
-            f'dg.nn.cross_entropy(logits, labels, reduction="none").'
+            'perturb="activations": the loss has shape (); noise is drawn for each '
+            "example, so it must give one number an example, shape (N,). Leave out the mean: "
+            'dg.nn.cross_entropy(logits, labels, reduction="none").'
         )
     for place, site in enumerate(sites):
-        if site.noise.ndim < 3 or site.noise.shape[1] != losses.shape[0]:
+        if site.noise.ndim < 3 or site.noise.shape[1] != losses.examples:
             raise ShapeError(
-                f'perturb="activations": the loss has {losses.shape[0]} examples, and site {place} '
+                f'perturb="activations": the loss has {losses.examples} examples, and site {place} '
                 f"gave shape {site.noise.shape[1:]}. The first axis of every layer's result must "
                 f"be the examples."
             )

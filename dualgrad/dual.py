@@ -34,11 +34,13 @@ class Level(int):
 
     name: str
     open: bool
+    owner: Any  # the pass of forward_gradient whose level it is (sections.py), else None
 
     def __new__(cls, number: int, name: str) -> "Level":
         level = super().__new__(cls, number)
         level.name = name
         level.open = True
+        level.owner = None
         return level
 
     @classmethod

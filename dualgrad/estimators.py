@@ -9,6 +9,7 @@ sum_i c_i v_i, with c_i = d_i / k or the projection's coefficients. Two spaces o
   (activity.py).
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,21 +18,23 @@ import numpy as np
 
 from . import directions as draws
 from . import tree
-from .activity import ActivityRun, Pending, check_examples
-from .arguments import argument_numbers, closed, dense, number, without_aux
-from .dual import DualTensor, Level, new_level, primal_of, read_only, split
+from .activity import ActivityRun, Pending, check_examples, credited
+from .arguments import argument_numbers, closed, without_aux
+from .dual import DualTensor, Level, read_only
 from .errors import DtypeError, OptionError, ShapeError, StructureError
 from .options import choice
 from .random import Key, check_key
-from .structured import LowRank
+from .sections import WHERE, Losses, Run, running
+from .structured import LowRank, Outer
 
 Tree = tree.Tree
 COMBINE = ("mean", "projection")
 PERTURB = ("weights", "activations")
+SCOPES = ("global", "module", "example")
 
 
 class Info(NamedTuple):
-    """What made an estimate: derivatives, (k,) or (k, N), and the directions, a tree or None."""
+    """What made an estimate: derivatives, (k,), (k, modules) or (k, N), and directions, a tree."""
 
     derivatives: np.ndarray
     directions: Tree
@@ -52,17 +55,18 @@ class _Options(NamedTuple):
     perturb: str
     combine: str
     guess: Any
+    scope: str
     chunk_size: int | None
     clip: float | None
     has_aux: bool
     with_info: bool
 
-    def check(self, scope: str) -> None:
+    def check(self) -> None:
         choice("distribution", self.distribution, draws.DISTRIBUTIONS)
         choice("structure", self.structure, draws.STRUCTURES)
         choice("perturb", self.perturb, PERTURB)
         choice("combine", self.combine, COMBINE)
-        choice("scope", scope, ("global",))
+        choice("scope", self.scope, SCOPES)
         for name, size in (("directions", self.directions), ("chunk_size", self.chunk_size)):
             if (size is not None or name == "directions") and (
                 not isinstance(size, (int, np.integer)) or size < 1
@@ -73,6 +77,8 @@ class _Options(NamedTuple):
         if self.perturb == "activations":
             where = 'perturb="activations", where noise is drawn for each example'
             self._refuse(where, structure="dense", combine="mean", guess=None)
+            if self.scope == "module":
+                raise OptionError(f'scope="module" has no meaning with {where}. Leave scope out.')
         if self.guess is not None:
             where = "guess=, which gives the directions itself"
             self._refuse(where, structure="dense", distribution="rademacher", directions=1)
@@ -88,7 +94,7 @@ class _Options(NamedTuple):
         size = self.chunk_size or k
         return [(start, min(start + size, k)) for start in range(0, k, size)]
 
-    def clipped(self, derivatives: np.ndarray) -> np.ndarray:
+    def clipped(self, derivatives: Any) -> Any:
         return derivatives if self.clip is None else np.clip(derivatives, -self.clip, self.clip)
 
 
@@ -107,8 +113,10 @@ def forward_gradient(
 
     Args:
         loss: function of params (a tree) and any further arguments, giving one number of shape ();
-            or one number an example, shape (N,), of which value and gradient are the mean. If it
-            names a parameter `key`, it gets a key of a stream of its own.
+            or one number an example, shape (N,), of which value and gradient are the mean; or a
+            list of such losses, which add up, and may have further axes, which are summed: local
+            losses (dg.nn.LocalBlock). If it names a parameter `key`, it gets a key of a stream of
+            its own.
         argnums: which arguments are params; a tuple gives a tuple of gradients.
         directions: k. One pass holds k tangents beside each activation.
         distribution: "rademacher" (entries +-1; least variance) or "normal".
@@ -129,9 +137,14 @@ def forward_gradient(
         guess: directions to use instead of random ones: a tree like params, a list of k of them, or
             fn(params, *args, key=) giving either. g = (1/k) sum_i d_i v_i as for random ones
             (biased); with combine="projection", the gradient projected on their span.
-        scope: "global", one derivative for all parameters together.
+        scope: how many derivatives a direction has. "global": one for all parameters together.
+            "module": one for each top-level child of params (below a single child, for its
+            children), g_m = d_m v_m (or its projection): one tangent a module in the same pass, so
+            k times modules tangents; second moment that of the largest module instead of the whole.
+            "example": one for each example, so that clip acts on each; the loss has shape (N,).
+            Activations always have one an example.
         chunk_size: directions a pass; by default all k in one. Less memory, the same numbers.
-        clip: bound on each |d_i|; biased where it acts.
+        clip: bound on the absolute value of each derivative; biased where it acts.
         has_aux: loss returns (value, aux); fg returns ((value, aux), gradient).
         with_info: fg returns a third item, `Info(derivatives, directions)`.
 
@@ -145,15 +158,15 @@ def forward_gradient(
 
     Source: Baydin, Pearlmutter, Syme, Wood and Torr 2022, arXiv 2202.08587, definition 1; activity
     perturbation: Ren, Kornblith, Liao and Hinton 2023, arXiv 2210.03310, section 3; projection:
-        Fluegel
-    et al. 2024, arXiv 2410.17764.
+    Fluegel et al. 2024, arXiv 2410.17764; guesses and modules: Fournier et al. 2023, arXiv
+    2306.06968.
 
     >>> fg = forward_gradient(lambda w: np.sum(w**2), directions=4)
     >>> value, g = fg(np.array([1.0, 2.0]), key=Key(0))
     """
-    options = _Options(directions, distribution, structure, perturb, combine, guess, chunk_size,
-                       clip, has_aux, with_info)  # fmt: skip
-    options.check(scope)
+    options = _Options(directions, distribution, structure, perturb, combine, guess, scope,
+                       chunk_size, clip, has_aux, with_info)  # fmt: skip
+    options.check()
     keyed = wants_key(loss)
     estimate = _perturb_weights if perturb == "weights" else _perturb_activations
 
@@ -238,26 +251,58 @@ class _Parameters:
     def gradient(self, at: dict[int, Any]) -> Tree:
         return self.tree(at, lambda x: None)
 
-
-def _mean_and_rows(result: Any, level: Level, k: int) -> tuple[Any, Any, np.ndarray]:
-    """Return (mean value, losses, derivatives with a leading k) of a loss of shape () or (N,)."""
-    losses, rows = split(number(result, "dg.forward_gradient"), level)
-    if np.ndim(primal_of(losses)) > 1 or np.asarray(primal_of(losses)).dtype.kind == "c":
-        raise ShapeError(
-            f"dg.forward_gradient: the loss has shape {np.shape(primal_of(losses))}; it must give "
-            "one real number, or one an example, shape (N,). Take a mean, or sum over the other "
-            "axes."
-        )
-    rows = np.zeros((k, *losses.shape), losses.dtype) if rows is None else dense(rows)
-    return (losses if losses.ndim == 0 else np.mean(losses)), losses, rows
+    def modules(self) -> list[list[int]]:
+        """Return the leaves of each top-level child of params; below a single child, of its own."""
+        paths = tree.key_paths(tree.unflatten(self.structure, self.leaves))
+        names = [paths[i] for i in self.floating]
+        depth = 1
+        while len({name[:depth] for name in names}) == 1 and len(names[0]) > depth:
+            depth += 1
+        found: dict[tuple, list[int]] = {}
+        for i, name in zip(self.floating, names, strict=True):
+            found.setdefault(name[:depth], []).append(i)
+        return list(found.values())
 
 
 # --- weights
 
 
+class WeightRun(Run):
+    """The pass of one chunk of directions, or a section: its perturbed leaves and their tangents.
+
+    With scope="module" a direction has a tangent for each module, zero outside it.
+    """
+
+    def __init__(self, level: Level, carriers: dict[int, Any]) -> None:
+        super().__init__(level)
+        self.carriers = carriers
+        self.numbers = {id(t): i for i, t in carriers.items()}
+
+    def section(self, level: Level) -> "WeightRun":
+        return WeightRun(level, {})
+
+    def enter(self, x: DualTensor, run: Run) -> DualTensor:
+        number = self.numbers.get(id(x.carrier))
+        if number is None:  # something was computed from it
+            return x
+        assert isinstance(run, WeightRun)
+        run.carriers[number] = x.carrier
+        run.numbers[id(x.carrier)] = number
+        return DualTensor(x.primal, x.carrier, run.level)
+
+
+class _Measured(NamedTuple):
+    """What a run, the whole pass or a section of it, told: d of shape (k, modules) or (k, N)."""
+
+    members: dict[int, Any]  # by the numbers of the leaves that were perturbed on its level
+    derivatives: list[np.ndarray]  # one a chunk; empty where no loss depended on its level
+
+
 def _perturb_weights(run, params, options, key, guesses):
     parameters = _Parameters(params)
     k = options.directions if guesses is None else len(guesses)
+    modules = parameters.modules() if options.scope == "module" else [parameters.floating]
+    module_of = {i: m for m, members in enumerate(modules) for i in members}
 
     def drawn(numbers: tuple[int, int]) -> dict[int, Any]:
         if guesses is not None:
@@ -270,34 +315,93 @@ def _perturb_weights(run, params, options, key, guesses):
                                    options.distribution, options.structure)
                 for i in parameters.floating}  # fmt: skip
 
-    derivatives: list[np.ndarray] = []
+    measured: list[_Measured] = []
     chunks = options.chunks(k)
     for numbers in chunks:
-        carriers = drawn(numbers)
-        with new_level("dg.forward_gradient") as level:
-            result = run(parameters.duals(carriers, level))
-            result, aux = without_aux(result, options.has_aux, level, "dg.forward_gradient")
-            value, _, rows = _mean_and_rows(result, level, numbers[1] - numbers[0])
-        derivatives.append(rows if rows.ndim == 1 else np.mean(rows, axis=1))
-    d = options.clipped(derivatives[0] if len(chunks) == 1 else np.concatenate(derivatives))
+        directions = drawn(numbers)
+        carriers = {i: _placed(v, module_of[i], len(modules)) for i, v in directions.items()}
+        with running(functools.partial(WeightRun, carriers=carriers)) as pass_:
+            result = run(parameters.duals(carriers, pass_.level))
+            result, aux = without_aux(result, options.has_aux, pass_.level, WHERE)
+            aux = tree.map(pass_.plain, aux)
+            losses = Losses(result, pass_)
+        for place, each in enumerate(pass_.everything()):
+            if place == len(measured):
+                measured.append(_Measured(each.carriers, []))
+            found = _derivatives(losses, each, options, len(modules))
+            measured[place].derivatives.extend([] if found is None else [found])
 
-    again = (lambda numbers: carriers) if len(chunks) == 1 else drawn  # the same bits, not stored
-    mean = options.combine == "mean"
-    coefficients = d / k if mean else _projection(d, again, chunks, parameters.floating)
+    again = (lambda numbers: directions) if len(chunks) == 1 else drawn  # the same bits, not stored
+    coefficients = _coefficients(measured, modules, k, options, again)
     total: dict[int, Any] = {}
     for start, stop in chunks:
         part = again((start, stop))
         for i in parameters.floating:
-            g = draws.combine(part[i], coefficients[start:stop])
+            g = draws.combine(part[i], coefficients[i][start:stop])
             total[i] = g if i not in total else total[i] + g
-    info = Info(d, parameters.gradient(drawn((0, k)))) if options.with_info else None
-    return value, parameters.gradient(total), aux, info
+    info = None
+    if options.with_info:
+        shown = [_joined(each) for each in measured if each.derivatives]
+        d = sum(shown[1:], start=shown[0]) if shown else np.zeros((k, len(modules)))
+        directions = parameters.gradient(drawn((0, k)))
+        info = Info(d[:, 0] if options.scope == "global" else d, directions)
+    return losses.value, parameters.gradient(total), aux, info
 
 
-def _projection(d, again, chunks, floating):
+def _placed(v: Any, module: int, modules: int) -> Any:
+    """Return the tangents that k directions of a leaf are: one a module, zero for other modules."""
+    if modules == 1:
+        return v
+    if isinstance(v, Outer):
+        return Outer(_placed(v.left, module, modules), _placed(v.right, module, modules))
+    placed = np.zeros((len(v), modules, *v.shape[1:]), v.dtype)
+    placed[:, module] = v
+    return placed.reshape(-1, *v.shape[1:])
+
+
+def _derivatives(losses: Losses, run: Run, options: _Options, modules: int) -> Any:
+    """Return the clipped derivatives on a run's level, (k, modules) or (k, N), or None."""
+    if options.scope == "example":
+        if losses.examples is None:
+            raise ShapeError(
+                f'{WHERE}: scope="example", and the loss has shape (). Give one number an example, '
+                f"shape (N,)."
+            )
+        d = losses.by_example(run)
+    else:
+        d = losses.totals(run)
+        d = d if d is None else np.reshape(d, (-1, modules))
+    return d if d is None else options.clipped(d)
+
+
+def _joined(measured: _Measured) -> np.ndarray:
+    chunks = measured.derivatives
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+
+def _coefficients(measured, modules, k, options, again) -> dict[int, Any]:
+    """Return for each leaf the coefficients (k,) of its directions in the estimate."""
+    everything = again((0, k)) if options.combine == "projection" else {}
+    found: dict[int, Any] = {}
+    for run in measured:
+        if not run.derivatives:
+            continue
+        d = _joined(run)
+        d = np.mean(d, axis=1)[:, None] if options.scope == "example" else d
+        for m, members in enumerate(modules):
+            inside = [i for i in members if i in run.members]
+            c = (
+                d[:, m] / k
+                if options.combine == "mean"
+                else _projection(d[:, m], everything, inside)
+            )
+            found |= {i: found[i] + c if i in found else c for i in inside}
+    return {i: found.get(i, np.zeros(k)) for members in modules for i in members}
+
+
+def _projection(d: np.ndarray, directions: dict[int, Any], members: list[int]) -> np.ndarray:
     """Return (B'B)^-1 d, coefficients of the gradient's projection on the directions' span."""
-    everything = again((0, chunks[-1][1]))  # inner products between chunks need all at once
-    gram = sum(draws.gram(everything[i]).astype(np.float64) for i in floating)
+    gram = sum(draws.gram(directions[i]).astype(np.float64) for i in members)
     return np.linalg.lstsq(gram, d.astype(np.float64), rcond=None)[0].astype(d.dtype)
 
 
@@ -313,31 +417,35 @@ def _perturb_activations(run, params, options, key, guesses):
 
     derivatives = []
     for numbers in options.chunks(options.directions):
-        with new_level("dg.forward_gradient") as level:
-            pass_ = ActivityRun(key, numbers, options.distribution, level)
+        make = functools.partial(ActivityRun, key, numbers, options.distribution)
+        with running(make) as pass_:
             carriers = {
                 i: Pending(pass_, parameters.paths[i], parameters.leaves[i])
                 for i in parameters.floating
             }
-            result = run(parameters.duals(carriers, level))
-            result, aux = without_aux(result, options.has_aux, level, "dg.forward_gradient")
-            value, losses, rows = _mean_and_rows(result, level, numbers[1] - numbers[0])
-        check_examples(losses, pass_.sites)
-        rows = options.clipped(rows)
-        derivatives.append(rows)
-        scaled = rows / (options.directions * losses.shape[0])
-        for site in pass_.sites:
-            weights = scaled.astype(site.noise.dtype)
-            s = np.einsum("kn,kn...->n...", weights, site.noise)
-            if site.weight is not None:
-                add(site.weight, site.weight_gradient(site.x, s))
-            if site.bias is not None:
-                add(site.bias, np.sum(s, axis=tuple(range(s.ndim - 1))))
-        for path, v in pass_.ordinary.items():
-            add(path, draws.combine(v, np.sum(scaled, axis=1)))
+            result = run(parameters.duals(carriers, pass_.level))
+            result, aux = without_aux(result, options.has_aux, pass_.level, WHERE)
+            aux = tree.map(pass_.plain, aux)
+            losses = Losses(result, pass_)
+            check_examples(losses, pass_)
+        moving = [each for each in pass_.everything() if losses.rows[each]]
+        d = [options.clipped(losses.by_example(each)) for each in moving]
+        derivatives.append(
+            sum(d[1:], start=d[0]) if d else np.zeros((numbers[1] - numbers[0], losses.examples))
+        )
+        share = 1 / (options.directions * losses.examples)
+        for each, rows in zip(moving, d, strict=True):
+            for site in each.sites:
+                s = credited(site, losses.rows[each], rows, options.clipped, share)
+                if site.weight is not None:
+                    add(site.weight, site.weight_gradient(site.x, s))
+                if site.bias is not None:
+                    add(site.bias, np.sum(s, axis=tuple(range(s.ndim - 1))))
+            for path, v in each.ordinary.items():
+                add(path, draws.combine(v, np.sum(rows, axis=1) * share))
     gradient = {}
     for i in parameters.floating:
         x, path = parameters.leaves[i], parameters.paths[i]
         gradient[i] = total[path] if path in total else np.zeros(x.shape, x.dtype)  # never used
     d = derivatives[0] if len(derivatives) == 1 else np.concatenate(derivatives)
-    return value, parameters.gradient(gradient), aux, Info(d, None)
+    return losses.value, parameters.gradient(gradient), aux, Info(d, None)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import tree
-from .dual import primal_of
 from .errors import LevelError, OptionError, StructureError
 from .estimators import forward_gradient, wants_key
 from .kernels.fused import missing
@@ -20,6 +19,7 @@ from .optim import Optimiser
 from .options import choice, num_threads
 from .plan.packed import Store
 from .random import Key, check_key
+from .sections import objective
 from .transforms import value_and_gradient
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class TrainingStep:
                 return value
         more = {"key": state.key.fold_in(number).fold_in("loss")} if self._keyed else {}
         given = (state._natural(), *((model_state,) if self._stateful else ()), *batch)
-        return np.mean(self._loss(*given, **more)[0])
+        return objective(self._loss(*given, **more)[0])
 
     def explain(self, state: TrainingState, *batch: Any) -> None:
         """Print how the step runs on such a batch: what is fused, what is eager, and why."""
@@ -333,7 +333,7 @@ def _backprop(uniform: Callable) -> Callable:
 
     def mean(*args, **kwargs):
         value, aux = uniform(*args, **kwargs)
-        return (np.mean(value) if np.ndim(primal_of(value)) else value), aux
+        return objective(value), aux
 
     exact = value_and_gradient(mean, mode="reverse", has_aux=True)
 

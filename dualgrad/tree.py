@@ -80,8 +80,12 @@ def leaves(tree: Tree) -> list:
 
 def paths(tree: Tree) -> list[str]:
     """Return the path of each leaf, its keys joined by "/": {"a": [x, y]} has "a/0" and "a/1"."""
-    found = optree.tree_paths(tree, is_leaf=_is_new_dataclass, **_OPTIONS)
-    return ["/".join(str(key) for key in path) for path in found]
+    return ["/".join(map(str, path)) for path in key_paths(tree)]
+
+
+def key_paths(tree: Tree) -> list[tuple]:
+    """Return the path of each leaf, a tuple of keys, places and names of fields."""
+    return optree.tree_paths(tree, is_leaf=_is_new_dataclass, **_OPTIONS)
 
 
 def map(function: Callable, tree: Tree, *others: Tree) -> Tree:

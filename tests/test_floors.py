@@ -28,7 +28,7 @@ FLOORS = [
         "check",
         "testing",
     },
-    {"activity", "estimators"},
+    {"sections", "activity", "estimators"},
     {"nn", "optim"},
     {"plan", "training", "checkpoint"},
     {"datasets"},

@@ -18,6 +18,8 @@ from .functional import (
     softmax,
     tanh,
 )
+from .guided import guided_gradient, local_gradients
+from .local import LocalBlock, LocalNetwork, ReplicatedHead
 from .models import CNN, MLP
 from .module import Module, parameter_count
 from .normalisation import BatchNorm, GroupNorm, LayerNorm
@@ -35,14 +37,19 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "Linear",
+    "LocalBlock",
+    "LocalNetwork",
     "MaxPool2d",
     "Module",
+    "ReplicatedHead",
     "Sequential",
     "avg_pool2d",
     "conv2d",
     "cross_entropy",
     "gelu",
+    "guided_gradient",
     "linear",
+    "local_gradients",
     "log_softmax",
     "logsumexp",
     "max_pool2d",

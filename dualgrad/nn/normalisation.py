@@ -58,7 +58,7 @@ class LayerNorm(Module):
         shape = self.scale.shape
         check_trailing("LayerNorm", x, shape, len(shape), "Give x with these axes last.")
         axes = tuple(range(-len(shape), 0))
-        return _normalise(x, axes, self.eps) * self.scale + self.shift
+        return normalise(x, axes, self.eps) * self.scale + self.shift
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -117,7 +117,7 @@ class GroupNorm(Module):
         channels = x.shape[-1]
         positions = math.prod(x.shape[1:-1])
         split = x.reshape((x.shape[0], positions, self.groups, channels // self.groups))
-        return _normalise(split, (1, 3), self.eps).reshape(x.shape) * self.scale + self.shift
+        return normalise(split, (1, 3), self.eps).reshape(x.shape) * self.scale + self.shift
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -208,7 +208,8 @@ class BatchNorm(Module):
         return (self.momentum * old + (1 - self.momentum) * batch).astype(old.dtype, copy=False)
 
 
-def _normalise(x: Array, axes: tuple[int, ...], eps: float) -> Array:
+def normalise(x: Array, axes: tuple[int, ...], eps: float) -> Array:
+    """Return (x - mean) / sqrt(variance + eps), statistics over some axes."""
     centred = x - np.mean(x, axis=axes, keepdims=True)
     variance = np.mean(centred * centred, axis=axes, keepdims=True)
     return centred / np.sqrt(variance + eps)

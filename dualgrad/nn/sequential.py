@@ -58,7 +58,7 @@ class Sequential(Module):
     def init_state(self) -> dict[str, Any]:
         """Return the initial state of the stateful layers, {} when there are none."""
         return {
-            str(i): layer.init_state() for i, layer in enumerate(self.layers) if _stateful(layer)
+            str(i): layer.init_state() for i, layer in enumerate(self.layers) if stateful(layer)
         }
 
     def __call__(
@@ -80,10 +80,10 @@ class Sequential(Module):
         Raises:
             OptionError: a stateful Sequential without its state, or a state for one that has none.
         """
-        stateful = [str(i) for i, layer in enumerate(self.layers) if _stateful(layer)]
-        if sorted(stateful) != sorted(state or {}):
+        with_state = [str(i) for i, layer in enumerate(self.layers) if stateful(layer)]
+        if sorted(with_state) != sorted(state or {}):
             raise OptionError(
-                f"Sequential: the stateful layers are {stateful} and state has "
+                f"Sequential: the stateful layers are {with_state} and state has "
                 f"{sorted(state or {})}. Call y, state = model(x, state), with state = "
                 f"model.init_state() at first."
             )
@@ -97,12 +97,13 @@ class Sequential(Module):
                 x, new_state[str(place)] = layer(x, state[str(place)], **options)
             else:
                 x = layer(x, **options)
-        return (x, new_state) if stateful else x
+        return (x, new_state) if with_state else x
 
 
-def _stateful(layer: Any) -> bool:
+def stateful(layer: Any) -> bool:
+    """Tell whether a layer is called with its state, and returns the new one too."""
     if isinstance(layer, Sequential):
-        return any(map(_stateful, layer.layers))
+        return any(map(stateful, layer.layers))
     return hasattr(layer, "init_state")
 
 
