@@ -215,7 +215,7 @@ class TrainingStep:
 
 
 def training_step(
-    loss: Callable, optimiser: Optimiser, *, method: str = "forward", plan: bool = True,
+    loss: Callable, optimiser: Optimiser, *, method: Any = "forward", plan: bool = True,
     precision: str = "fast", has_aux: bool = False, has_state: bool = False, **options: Any,
 ) -> TrainingStep:  # fmt: skip
     """Return step: state, value = step(state, *batch) trains once, from step.init(params, key).
@@ -227,7 +227,8 @@ def training_step(
             own a step.
         optimiser: from dg.optim.
         method: "forward" estimates the gradient by forward_gradient; "backprop" computes it by vjp,
-            as the baseline.
+            as the baseline; or a function, as dg.guided_gradient() gives one: method(params,
+            [model_state,] *batch, key=key) -> (what loss returns, its value averaged; gradient).
         plan: whether the step may run as a plan of fused stages, recorded from the loss; where it
             cannot it runs eagerly, and `step.explain(state, *batch)` says why. False: always eager.
         precision: of a plan. "exact": the numbers of the eager step to rounding. "fast" allows
@@ -243,7 +244,8 @@ def training_step(
             f"training_step: loss={loss!r}, optimiser={optimiser!r}; give a function, and an "
             f"optimiser as dg.optim.sgd(0.1)."
         )
-    choice("method", method, METHODS)
+    if not callable(method):
+        choice("method", method, METHODS)
     choice("plan", plan, (True, False))
     choice("precision", precision, PRECISIONS)
     known = set(inspect.signature(forward_gradient).parameters) - {
@@ -253,8 +255,9 @@ def training_step(
         "with_info",
     }
     unknown = sorted(set(options) - known)
-    if unknown or (options and method == "backprop"):
-        why = f"unknown: {unknown}; known: {sorted(known)}" if unknown else "backprop takes none"
+    if unknown or (options and method != "forward"):
+        named = method if isinstance(method, str) else "a function"
+        why = f"unknown: {unknown}; known: {sorted(known)}" if unknown else f"{named} takes none"
         raise OptionError(
             f"training_step: options {sorted(options)} with method={method!r}; {why}."
         )
@@ -263,6 +266,9 @@ def training_step(
         gradient = forward_gradient(uniform, has_aux=True, **options)
         settings = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "defaults"
         description = f"forward_gradient ({settings}), then optimiser.update"
+    elif callable(method):
+        gradient = _given(method, has_state, has_aux)
+        description = f"gradient by {getattr(method, '__name__', method)}, then optimiser.update"
     else:
         gradient = _backprop(uniform)
         description = "gradient by vjp, then optimiser.update"
@@ -272,13 +278,14 @@ def training_step(
     return TrainingStep(uniform, gradient, optimiser, has_state, has_aux, planner, how)
 
 
-def _why_eager(method: str, plan: bool, optimiser: Optimiser, options: dict[str, Any]) -> str:
+def _why_eager(method: Any, plan: bool, optimiser: Optimiser, options: dict[str, Any]) -> str:
     """Return why no plan can do such a step, whatever the loss, or ""."""
     given = {name: value for name, value in options.items() if value is not None}
     dense = given.get("structure", "dense") == "dense"
     reasons = {
         "plan=False": not plan,
         "backprop keeps what a plan does not": method == "backprop",
+        "the gradient is a function's": callable(method),
         "the optimiser does more than w - rate * g": optimiser.plain is None,
         "perturb='activations'": given.get("perturb", "weights") != "weights",
         "combine='projection'": given.get("combine", "mean") != "mean",
@@ -309,23 +316,35 @@ def _planner(uniform: Callable, loss: Callable, optimiser: Optimiser, precision:
     return Planner(uniform, loss, optimiser.plain, settings, has_state, wants_key(uniform))
 
 
+def _parts(result: Any, has_state: bool, has_aux: bool) -> tuple:
+    """Return what a loss gave as (value, (new model state or None, aux or None))."""
+    parts = 1 + has_state + has_aux
+    if parts == 1:
+        return result, (None, None)
+    if not isinstance(result, tuple) or len(result) != parts:
+        names = ["value"] + ["new_model_state"] * has_state + ["aux"] * has_aux
+        raise StructureError(f"training_step: the loss must return ({', '.join(names)}).")
+    value, *rest = result
+    return value, (rest[0] if has_state else None, rest[-1] if has_aux else None)
+
+
 def _uniform(loss: Callable, has_state: bool, has_aux: bool) -> Callable:
     """Return the loss as a function that gives (value, (new model state or None, aux or None))."""
-    parts = 1 + has_state + has_aux
 
     def run(*args, **kwargs):
-        result = loss(*args, **kwargs)
-        if parts == 1:
-            return result, (None, None)
-        if not isinstance(result, tuple) or len(result) != parts:
-            names = ["value"] + ["new_model_state"] * has_state + ["aux"] * has_aux
-            raise StructureError(f"training_step: the loss must return ({', '.join(names)}).")
-        value, *rest = result
-        return value, (rest[0] if has_state else None, rest[-1] if has_aux else None)
+        return _parts(loss(*args, **kwargs), has_state, has_aux)
 
     if wants_key(loss):
         return lambda *args, key, **kwargs: run(*args, key=key, **kwargs)
     return run
+
+
+def _given(method: Callable, has_state: bool, has_aux: bool) -> Callable:
+    def gradient(*args, key):
+        result, g = method(*args, key=key)
+        return _parts(result, has_state, has_aux), g
+
+    return gradient
 
 
 def _backprop(uniform: Callable) -> Callable:

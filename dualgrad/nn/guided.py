@@ -162,7 +162,7 @@ def guided_gradient(
     options = _Options(target, guess, space, clip)
     options.check()
 
-    def fg(network: LocalNetwork, *args: Any, key: Key) -> tuple:
+    def guided(network: LocalNetwork, *args: Any, key: Key) -> tuple:
         check_key(key, "dg.nn.guided_gradient")
         if not isinstance(network, LocalNetwork) or len(network.blocks) < 2:
             raise OptionError(
@@ -183,7 +183,7 @@ def guided_gradient(
         value = np.mean(losses)
         return ((value, blocks.new) if has_state else value), gradient
 
-    return fg
+    return guided
 
 
 def _activations(blocks: _Blocks, options: _Options) -> tuple[Array, list[tuple]]:
