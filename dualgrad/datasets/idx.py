@@ -1,10 +1,15 @@
 """The IDX format of the MNIST family: a header of magic number and shape, then bytes."""
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError
+from . import files
+
+Pair = tuple[np.ndarray, np.ndarray]  # images and labels
 
 _UNSIGNED_BYTE = 0x08
 
@@ -34,3 +39,28 @@ def parse_idx(content: bytes, name: str) -> np.ndarray:
             f"{len(content) - start} follow. Get the file again."
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def load_idx(folder: Path, digests: Mapping[str, str]) -> tuple[Pair, Pair]:
+    """Return the training and the test pair of the MNIST family's four files, verified.
+
+    Args:
+        folder: where the files lie, gzipped or not.
+        digests: the SHA-256 of each file's uncompressed content, by file name.
+
+    Returns:
+        Twice the images, float32 (N, h, w, 1) in [0, 1], and the labels, int64 (N,).
+
+    Raises:
+        DataError: a file is missing, truncated or altered.
+    """
+    contents = files.read_verified(folder, digests)
+    arrays = {name: parse_idx(content, str(folder / name)) for name, content in contents.items()}
+    train, test = (
+        (
+            np.divide(arrays[f"{part}-images-idx3-ubyte"][..., None], 255, dtype=np.float32),
+            arrays[f"{part}-labels-idx1-ubyte"].astype(np.int64),
+        )
+        for part in ("train", "t10k")
+    )
+    return train, test

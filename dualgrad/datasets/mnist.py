@@ -10,12 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from . import files
-from .idx import parse_idx
-
-Pair = tuple[np.ndarray, np.ndarray]
+from .idx import Pair
+from .idx import load_idx as _load
 
 # SHA-256 of the uncompressed content: archives of the same content differ.
 DIGESTS = {
@@ -54,12 +51,8 @@ def mnist(data_dir: str | os.PathLike[str] | None = None) -> tuple[Pair, Pair]:
     folder = files.local_folder(data_dir, "mnist")
     if folder is not None:
         return _load(folder, DIGESTS)
-    folder = files.cache_folder("mnist")
-    if folder is None:
-        reason: str | None = "pooch is not installed: python -m pip install 'dualgrad[data]'"
-    else:
-        reason = files.download(folder, DIGESTS, MIRRORS)
-    if folder is not None and reason is None:
+    folder, reason = files.cached_folder("mnist", _download)
+    if folder is not None:
         return _load(folder, DIGESTS)
     print(
         f"mnist: using the packaged subset (10,000 training and 1,500 test images), the full set "
@@ -70,18 +63,5 @@ def mnist(data_dir: str | os.PathLike[str] | None = None) -> tuple[Pair, Pair]:
     return _load(_SUBSET, SUBSET_DIGESTS)
 
 
-def _load(folder: Path, digests: dict[str, str]) -> tuple[Pair, Pair]:
-    contents = files.read_verified(folder, digests)
-    arrays = {name: parse_idx(content, str(folder / name)) for name, content in contents.items()}
-    train, test = (
-        (
-            _scaled(arrays[f"{part}-images-idx3-ubyte"]),
-            arrays[f"{part}-labels-idx1-ubyte"].astype(np.int64),
-        )
-        for part in ("train", "t10k")
-    )
-    return train, test
-
-
-def _scaled(images: np.ndarray) -> np.ndarray:
-    return np.divide(images[..., None], 255, dtype=np.float32)
+def _download(folder: Path) -> str | None:
+    return files.download(folder, DIGESTS, MIRRORS)
