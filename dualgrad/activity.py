@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from . import directions as draws
+from . import drawing
 from .arguments import dense
 from .dual import Array, DualTensor, Level, Structured, primal_of, split
 from .errors import ShapeError, StructureError
@@ -122,7 +122,7 @@ class ActivityRun(Run):
 
     def ordinary_direction(self, t: Pending) -> Array:
         if t.path not in self.ordinary:
-            self.ordinary[t.path] = draws.draw_leaf(
+            self.ordinary[t.path] = drawing.draw_leaf(
                 self.key, t.path, t, self.numbers, self.distribution, "dense"
             )
         return self.ordinary[t.path]
@@ -131,18 +131,25 @@ class ActivityRun(Run):
         self, z: Array, x: Array, w: Any, b: Any, rectified: bool, weight_gradient: Callable
     ) -> Array:
         """Return z with noise on its tangents; remember the site."""
-        primal, carrier = split(z, self.level)
-        plain = primal_of(primal)
+        plain = primal_of(z)
         name = f"{self.name}site/{len(self.sites)}"
-        noise = draws.draw_noise(
+        noise = drawing.draw_noise(
             self.key, name, plain.shape, plain.dtype, self.numbers, self.distribution
         )
         if rectified:
             noise *= plain > 0  # a unit that is off has derivative 0: noise there is only variance
         weight, bias = (p.carrier.path if is_pending(p, self) else None for p in (w, b))
-        x = split(x, self.level)[0]
+        x = self.root.plain(x)
         self.sites.append(Site(weight, bias, x, noise, weight_gradient, _credit.get()))
-        return DualTensor(primal, noise if carrier is None else dense(carrier) + noise, self.level)
+        return add_noise(z, noise, self.level)
+
+
+def add_noise(z: Array, noise: np.ndarray, level: Level) -> DualTensor:
+    """Return z with noise on its tangents of a level; those of inner ones, of sections, stay."""
+    if type(z) is DualTensor and z.level > level:
+        return DualTensor(add_noise(z.primal, noise, level), z.carrier, z.level)
+    primal, carrier = split(z, level)
+    return DualTensor(primal, noise if carrier is None else dense(carrier) + noise, level)
 
 
 def is_pending(w: Any, run: ActivityRun | None = None) -> TypeGuard[DualTensor]:
@@ -162,8 +169,19 @@ def at_site(affine: Callable, weight_gradient: Callable, x: Array, w: Array, b: 
         return affine(x, w, b)
     pending.level.check("a layer")
     run = pending.carrier.run
+    if any(_moves_inside(p, run) for p in (x, w, b)):
+        return affine(x, w, b)  # the noise would miss how w enters the inner transform's tangents
     plain_w, plain_b = (p.primal if is_pending(p, run) else p for p in (w, b))
     return run.perturb(affine(x, plain_w, plain_b), x, w, b, activation == "relu", weight_gradient)
+
+
+def _moves_inside(x: Any, run: ActivityRun) -> bool:
+    """Tell whether x has tangents of a transform that runs inside the pass: no level of its own."""
+    while type(x) is DualTensor and x.level > run.level:
+        if x.level.owner is None or x.level.owner.root is not run.root:
+            return True
+        x = x.primal
+    return False
 
 
 def linear_weight_gradient(x: Array, s: np.ndarray, shape: tuple[int, ...]) -> LowRank:
@@ -202,7 +220,8 @@ def check_examples(losses: Losses, run: Run) -> None:
     if not sites:
         raise StructureError(
             'perturb="activations": the loss reached no site. Call dg.nn.linear or dg.nn.conv2d ('
-            'layers, which do) on the parameters, or use perturb="weights".'
+            "layers, which do) on the parameters, and not inside dg.jvp or the like, or use "
+            'perturb="weights".'
         )
     if losses.examples is None:
         raise ShapeError(

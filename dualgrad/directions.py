@@ -1,117 +1,412 @@
-"""Random directions of a tree of parameters; docs/directions.md fixes which bits make which entry.
+"""Directions of a tree of parameters, random or guessed, as values that compose.
 
-A direction is a function of (key, path of the leaf, number of the direction), never of a running
-position, so it can be drawn again instead of stored.
+A random direction is a function of (key, path of the leaf, number of the direction), never of a
+running position, so it can be drawn again instead of stored; docs/directions.md fixes which bits
+make which entry.
 """
 
+import dataclasses
+import functools
+import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import tree
-from .dual import Array, DualTensor, Structured
-from .errors import OptionError
-from .kernels import random as kernels
-from .options import choice
-from .random import Key, check_key
-from .structured import Outer
+from .drawing import DISTRIBUTIONS, draw_leaf
+from .dual import Array
+from .errors import OptionError, ShapeError
+from .options import choice, count
+from .random import Key, check_key, uniform
+from .structured import LowRank
 
-DISTRIBUTIONS: dict[str, tuple[Callable, Callable]] = {
-    "rademacher": (kernels.sign_matrix, kernels.sign_vector),
-    "normal": (kernels.normal_matrix, kernels.normal_vector),
-}
 STRUCTURES = ("dense", "rank1")
 
-
-def draw_leaf(
-    key: Key, path: str, x: Array, numbers: tuple[int, int], distribution: str, structure: str
-) -> Array | Outer:
-    """Return the directions numbers[0] to numbers[1] of one leaf: (k, *x.shape), or an Outer."""
-    matrix, vector = DISTRIBUTIONS[distribution]
-    words, shape, dtype = key.fold_in(path).words, x.shape, x.dtype
-    k = numbers[1] - numbers[0]
-    if len(shape) < 2:
-        return vector(words, math.prod(shape), numbers, kernels.VECTOR, dtype).reshape(k, *shape)
-    rows = math.prod(shape[:-1])
-    if structure == "dense":
-        drawn = matrix(words, rows, shape[-1], numbers, kernels.MATRIX, dtype)
-        return drawn.reshape(k, *shape)
-    left = vector(words, rows, numbers, kernels.LEFT, dtype).reshape(k, *shape[:-1])
-    return Outer(left, vector(words, shape[-1], numbers, kernels.RIGHT, dtype))
+Draw = Callable[[tuple[int, int]], list]  # (start, stop) -> these directions of each leaf
 
 
-def draw_noise(
-    key: Key,
-    path: str,
-    shape: tuple[int, ...],
-    dtype: Any,
-    numbers: tuple[int, int],
-    distribution: str,
-) -> np.ndarray:
-    """Return activity noise, (k, *shape): a matrix of prod(shape[:-1]) rows a direction."""
-    matrix, _ = DISTRIBUTIONS[distribution]
-    rows = math.prod(shape[:-1])
-    noise = matrix(key.fold_in(path).words, rows, shape[-1], numbers, kernels.ACTIVITY, dtype)
-    return noise.reshape(numbers[1] - numbers[0], *shape)
+class Target(NamedTuple):
+    """What the directions of one estimate are wanted for."""
+
+    key: Key
+    leaves: list[tuple[str, Array]]  # path and array of every floating leaf of params, in order
+    structure: str
+    params: tree.Tree
+    args: tuple  # of the loss, for guesses that are computed from them
+
+    @property
+    def size(self) -> int:
+        """d, how many numbers are perturbed."""
+        return sum(math.prod(x.shape) for _, x in self.leaves)
+
+
+class Directions:
+    """A family of directions, what `distribution=` takes; `a + b` are those of a, then those of b.
+
+    Alone, a random family gives as many as `directions=` says. `3 * a` is three of a, and in a sum
+    a family without a number gives one. A guess has a number of its own.
+
+    All take one pass, which holds k tangents beside each activation. With k directions and d
+    perturbed numbers, the mean estimate g = (1/k) sum_i d_i v_i has
+
+    | value | bias | E |g|^2 / |gradient|^2 | memory of the directions |
+    |---|---|---|---|
+    | rademacher | none | 1 + (d - 1) / k | k d; with structure="rank1" k (m + n) a matrix |
+    | normal | none | 1 + (d + 1) / k | the same |
+    | orthogonal | none | d / k | k d, and k d in float64 while they are made; k <= d |
+    | basis | none | d / k | the same |
+    | guess(...) | towards it | that of the guess | k d |
+    | a + b | none if all have none | 1 + sum_p (k_p / k)^2 (that of p - 1) | all together |
+
+    rademacher, normal: independent entries with mean 0 and variance 1 (docs/directions.md). A
+    rank-1 normal direction has a larger moment: see `second_moment`.
+    orthogonal: k directions with v_i . v_j = 0 over all leaves together and |v_i|^2 = d, uniformly
+    distributed; the projection on their span is k/d times the mean estimate.
+    basis: k different axes, times sqrt(d), each set of axes as likely as the others: with k = d and
+    combine="projection" the gradient itself.
+    """
+
+    __array_ufunc__ = None  # so that NumPy's integers leave k * value to __rmul__
+    number: int | None = None  # of directions, if the value says so itself
+
+    @property
+    def parts(self) -> tuple["Directions", ...]:
+        return (self,)
+
+    def prepare(self, target: Target, k: int) -> tuple[int, Draw]:
+        """Return (number of directions, draw): k directions, unless the value has a number itself.
+
+        draw((start, stop)) gives new arrays (stop - start, *shape), or Outers, in the order of the
+        target's leaves; the same ones each time. A function that guesses is called here, once.
+
+        Raises:
+            OptionError: more than d directions that are orthogonal, or of the basis.
+            ShapeError, StructureError: a guess is not like params.
+        """
+        raise NotImplementedError
+
+    def __add__(self, other: Any) -> "Directions":
+        if not isinstance(other, Directions):
+            return NotImplemented
+        return Sum(self.parts + other.parts)
+
+    def __rmul__(self, k: Any) -> "Directions":
+        raise OptionError(f"{k} * ({self!r}): only random families are repeated, as 3 * normal.")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Random(Directions):
+    """Random directions of one family, by its name."""
+
+    name: str
+    number: int | None = None
+
+    def prepare(self, target: Target, k: int) -> tuple[int, Draw]:
+        k = self.number or k
+        if self.name in JOINT and k > target.size:
+            raise OptionError(
+                f"{k} {self.name} directions of {target.size} perturbed numbers: there are no more "
+                f"than numbers. Ask for at most {target.size}."
+            )
+        return k, functools.partial(FAMILIES[self.name], target)
+
+    def __rmul__(self, k: Any) -> "Directions":
+        k = count(f"dg.directions.{self.name}", "its multiple", k)
+        return dataclasses.replace(self, number=k * (self.number or 1))
+
+    def __repr__(self) -> str:
+        return f"{self.number} * {self.name}" if self.number else self.name
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Guess(Directions):
+    """Given directions, `dg.directions.guess(what)`: the estimate lies in their span.
+
+    So it is biased; with combine="projection" it is the part of the gradient in that span.
+
+    Args:
+        what: a tree like params (one direction), a list of them, or a function that gives either:
+            fn(*arguments of the loss, key=key).
+    """
+
+    what: Any
+
+    def prepare(self, target: Target, k: int) -> tuple[int, Draw]:
+        rows = self._rows(target)
+
+        def draw(numbers: tuple[int, int]) -> list:
+            part = rows[slice(*numbers)]
+            return [
+                np.stack([np.asarray(row[place], x.dtype) for row in part])
+                for place, (_, x) in enumerate(target.leaves)
+            ]
+
+        return len(rows), draw
+
+    def _rows(self, target: Target) -> list[list]:
+        """Return the directions, each as a list of its floating leaves."""
+        what, (leaves, structure) = self.what, tree.flatten(target.params)
+        found, other = tree.flatten(what)
+        if callable(what) and (other != structure or found[0] is what):  # a model is no function
+            what = what(*target.args, key=target.key.fold_in("guess"))
+        listed = isinstance(what, list) and tree.flatten(what)[1] != structure
+        if listed and not what:
+            raise OptionError("guess=[] has no direction; give one or more.")
+        rows = []
+        for direction in what if listed else [what]:
+            row = tree.leaves_like(direction, structure, "a guess and params")
+            row = [v for x, v in zip(leaves, row, strict=True) if tree.is_floating(x)]
+            for (path, x), v in zip(target.leaves, row, strict=True):
+                if v is None or np.shape(v) != np.shape(x):
+                    raise ShapeError(
+                        f"parameter {path!r} has shape {np.shape(x)} and the guess "
+                        f"{v if v is None else np.shape(v)}. Give directions like params."
+                    )
+            rows.append(row)
+        return rows
+
+    def __repr__(self) -> str:
+        return "guess(...)"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Sum(Directions):
+    """The directions of each part in turn; each part has a key of its own."""
+
+    terms: tuple[Directions, ...]
+
+    @property
+    def parts(self) -> tuple[Directions, ...]:
+        return self.terms
+
+    def prepare(self, target: Target, k: int) -> tuple[int, Draw]:
+        prepared = [
+            part.prepare(target._replace(key=target.key.fold_in(place)), 1)
+            for place, part in enumerate(self.terms)
+        ]
+        ends = list(itertools.accumulate(number for number, _ in prepared))
+
+        def draw(numbers: tuple[int, int]) -> list:
+            pieces = []
+            for (number, draw_part), end in zip(prepared, ends, strict=True):
+                first = max(numbers[0] - (end - number), 0)
+                last = min(numbers[1] - (end - number), number)
+                if first < last:
+                    pieces.append(draw_part((first, last)))
+            return [np.concatenate(column) for column in zip(*pieces, strict=True)]
+
+        return ends[-1], draw
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.terms))
+
+
+# --- the families: (target, (start, stop)) -> these directions of each leaf
+
+
+def _independent(name: str, target: Target, numbers: tuple[int, int]) -> list:
+    return [draw_leaf(target.key, path, x, numbers, name, target.structure)
+            for path, x in target.leaves]  # fmt: skip
+
+
+def _orthogonal(target: Target, numbers: tuple[int, int]) -> list:
+    """Gram-Schmidt of normal directions, each of which only sees those before it."""
+    start, stop = numbers
+    wide = [(path, np.broadcast_to(0.0, x.shape)) for path, x in target.leaves]
+    drawn = _independent("normal", target._replace(leaves=wide, structure="dense"), (0, stop))
+    rows = np.concatenate([v.reshape(stop, -1) for v in drawn], axis=1)
+    for i, row in enumerate(rows):
+        for _ in range(2):  # the second time takes away what rounding left
+            row -= (rows[:i] @ row) @ rows[:i]
+        row /= np.linalg.norm(row)
+    return _split(rows[start:] * math.sqrt(target.size), target)
+
+
+def _basis(target: Target, numbers: tuple[int, int]) -> list:
+    start, stop = numbers
+    rows = np.zeros((stop - start, target.size))
+    rows[range(stop - start), _axes(target.key, target.size, stop)[start:]] = math.sqrt(target.size)
+    return _split(rows, target)
+
+
+def _axes(key: Key, d: int, k: int) -> list[int]:
+    """Return k different numbers below d: the first swaps of a Fisher-Yates shuffle."""
+    swapped: dict[int, int] = {}
+    chosen = []
+    for i, u in enumerate(uniform(key.fold_in("basis"), k)):
+        j = i + int(u * (d - i))
+        chosen.append(swapped.get(j, j))
+        swapped[j] = swapped.get(i, i)
+    return chosen
+
+
+def _split(rows: np.ndarray, target: Target) -> list:
+    """Return rows of d numbers, (k, d), as new arrays (k, *shape) of the leaves."""
+    sizes = [math.prod(x.shape) for _, x in target.leaves]
+    pieces = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+    return [piece.reshape(len(rows), *x.shape).astype(x.dtype)
+            for piece, (_, x) in zip(pieces, target.leaves, strict=True)]  # fmt: skip
+
+
+FAMILIES: dict[str, Callable] = {
+    **{name: functools.partial(_independent, name) for name in DISTRIBUTIONS},
+    "orthogonal": _orthogonal,
+    "basis": _basis,
+}
+JOINT = ("orthogonal", "basis")  # directions that depend on one another
+
+rademacher, normal, orthogonal, basis = (Random(name) for name in FAMILIES)
+guess = Guess
+
+
+def check(distribution: Any, directions: int = 1, structure: str = "dense") -> Directions:
+    """Return a distribution, a name or a value, as a value that goes with the other two options.
+
+    Raises:
+        OptionError: no such name; or the value has a number and so has `directions`; or it has no
+        directions in factors, and structure is "rank1".
+    """
+    if isinstance(distribution, Directions):
+        value = distribution
+    else:
+        choice("distribution", distribution, DISTRIBUTIONS)
+        value = Random(distribution)
+    choice("structure", structure, STRUCTURES)
+    own = value.number or not isinstance(value, Random)
+    if own and directions != 1:
+        raise OptionError(
+            f"directions={directions!r} and distribution={value!r} both say how many directions. "
+            f"Leave directions out."
+        )
+    if structure == "rank1" and getattr(value, "name", None) not in DISTRIBUTIONS:
+        raise OptionError(
+            f'structure="rank1" goes with rademacher or normal alone, not with distribution='
+            f"{value!r}. Leave structure out."
+        )
+    return value
 
 
 def draw(
     key: Key, params: tree.Tree, directions: int | tuple[int, int] = 1, *,
-    distribution: str = "rademacher", structure: str = "dense",
+    distribution: str | Directions = "rademacher", structure: str = "dense",
 ) -> tree.Tree:  # fmt: skip
     """Return k directions of a tree: its leaves are (k, *shape), the same each time they are drawn.
 
-    Entries are independent with mean 0 and variance 1: +-1 ("rademacher") or "normal". With
-    structure="rank1" a leaf of two or more axes gets an `Outer`, whose factors are such entries;
-    its entries have mean 0, variance 1 and are uncorrelated. Static leaves get None.
+    Entries are independent with mean 0 and variance 1: +-1 ("rademacher") or "normal"; or what a
+    value of this module says. With structure="rank1" a leaf of two or more axes gets an `Outer`,
+    whose factors are such entries; its entries have mean 0, variance 1 and are uncorrelated. Static
+    leaves get None.
 
     Args:
         key: the key of this step.
         params: tree; leaves decide shapes and dtypes.
-        directions: k, or the range (start, stop) of the directions to draw.
+        directions: k, or the range (start, stop) of the directions to draw; left out where the
+            value has a number.
 
     Raises:
-        OptionError: an unknown distribution or structure, or less than one direction.
+        OptionError: an unknown distribution or structure, less than one direction, or more than
+        there are.
     """
-    choice("distribution", distribution, DISTRIBUTIONS)
-    choice("structure", structure, STRUCTURES)
     check_key(key, "dg.directions.draw")
     ends = directions if isinstance(directions, tuple) else (0, directions)
     whole = all(isinstance(end, (int, np.integer)) for end in ends)
     if not whole or len(ends) != 2 or not 0 <= ends[0] < ends[1]:
         raise OptionError(f"directions={directions!r}; give an int >= 1, or a range (start, stop).")
     numbers = int(ends[0]), int(ends[1])
+    value = check(distribution, 1 if isinstance(directions, tuple) else directions, structure)
     leaves, where = tree.flatten(params)
-    drawn = [
-        draw_leaf(key, path, np.asarray(x) if isinstance(x, (float, complex)) else x, numbers,
-                  distribution, structure) if tree.is_floating(x) else None
-        for path, x in zip(tree.paths(params), leaves, strict=True)
-    ]  # fmt: skip
-    return tree.unflatten(where, drawn)
+    target = Target(key, floating(params), structure, params, (params,))
+    k, drawn = value.prepare(target, numbers[1])
+    if not isinstance(directions, tuple):
+        numbers = 0, k
+    elif numbers[1] > k:
+        raise OptionError(f"directions={directions!r}: there are {k} of {value!r}.")
+    pieces = iter(drawn(numbers))
+    return tree.unflatten(where, [next(pieces) if tree.is_floating(x) else None for x in leaves])
 
 
-def combine(direction: Array | Outer, coefficients: Array) -> Any:
-    """Return sum_i coefficients[i] direction[i]: an array of the leaf's shape, or a LowRank.
+def floating(params: tree.Tree) -> list[tuple[str, Array]]:
+    """Return path and array of every floating leaf, in order."""
+    return [
+        (path, np.asarray(x) if isinstance(x, (float, complex)) else x)
+        for path, x in zip(tree.paths(params), tree.leaves(params), strict=True)
+        if tree.is_floating(x)
+    ]
 
-    A single direction is scaled in place, so it is gone afterwards: it can be drawn again.
-    Coefficients may be duals of an outer transform, for which a new array is made.
+
+def second_moment(
+    params: tree.Tree, directions: int = 1, *, distribution: str | Directions = "rademacher",
+    structure: str = "dense",
+) -> float:  # fmt: skip
+    """Return E |g|^2 / |gradient|^2 of the mean estimate g: 1 would be the gradient itself.
+
+    It is the same for every gradient, but for rank-1 normal directions of several leaves, where a
+    gradient with entries of equal size in all leaves is meant. From that of one direction, m:
+    1 + (m - 1) / k if directions are independent. m = d for signs, and normal entries add 2, or for
+    a rank-1 leaf of r rows and c columns 2 r + 2 c + 4, weighted by the leaf's share of d.
+
+    Raises:
+        OptionError: as `draw`; a guess, whose moment depends on the gradient.
     """
-    if isinstance(direction, Outer):
-        return direction.combine(coefficients)
-    if isinstance(direction, Structured):
-        direction = direction.dense()
-    weights = coefficients.astype(direction.dtype)
-    if len(weights) > 1 or type(weights) is DualTensor:
-        return np.tensordot(weights, direction, 1)
-    direction *= weights[0]
-    return direction[0]
+    value = check(distribution, directions, structure)
+    target = Target(Key(0), floating(params), structure, params, ())
+    total = excess = 0.0
+    for part in value.parts:
+        if not isinstance(part, Random):
+            raise OptionError(f"{value!r}: the second moment of a guess depends on the gradient.")
+        k, _ = part.prepare(target, directions)
+        single = target.size + _excess(part.name, target)
+        moment = target.size / k if part.name in JOINT else 1 + (single - 1) / k
+        total, excess = total + k, excess + k**2 * (moment - 1)
+    return 1 + excess / total**2
 
 
-def gram(direction: Array | Outer) -> np.ndarray:
-    """Return the inner products of the k directions of one leaf, (k, k)."""
-    if isinstance(direction, Outer):
-        return direction.gram()
-    rows = direction.reshape(len(direction), -1)
-    return rows @ rows.T
+def _excess(name: str, target: Target) -> float:
+    """Return E |v|^2 (v . G)^2 / |G|^2 less d, for one direction."""
+    if name != "normal":
+        return 0.0
+    shapes = [x.shape for _, x in target.leaves]
+    rank1 = [s for s in shapes if target.structure == "rank1" and len(s) > 1]
+    more = sum(math.prod(s) * (2 * math.prod(s[:-1]) + 2 * s[-1] + 2) for s in rank1)
+    return 2 + more / target.size
+
+
+def optimal_scale(
+    params: tree.Tree, directions: int = 1, *, distribution: str | Directions = "rademacher",
+    structure: str = "dense",
+) -> float:  # fmt: skip
+    """Return the fixed c for which E |c g - gradient|^2 is least, for the mean estimate g.
+
+    As E[g] is the gradient, it is 1 / second_moment(...), and the error it leaves, relative to
+    |gradient|^2, is 1 - c instead of 1/c - 1. On |x - a|^2 / 2 a step c g takes the share c of the
+    loss away, and no other fixed size more. Arguments and errors as `second_moment`.
+
+    >>> optimal_scale(np.zeros((3, 4)), 2) == 2 / (2 + 12 - 1)  # k / (k + d - 1)
+    True
+    """
+    return 1 / second_moment(params, directions, distribution=distribution, structure=structure)
+
+
+def estimated_scale(derivatives: np.ndarray, gradient: tree.Tree) -> float:
+    """Return the c for which this very c g is nearest to the gradient: mean(d_i^2) / |g|^2.
+
+    No further pass: g = (1/k) sum_i d_i v_i has <g, gradient> = (1/k) sum_i d_i^2. So c g is the
+    projection of the gradient on g: for one direction that of combine="projection". Like it, biased
+    towards 0: about k/d of the gradient on average.
+
+    Args:
+        derivatives: info.derivatives of forward_gradient, (k,): scope="global", no clip.
+        gradient: its mean estimate g.
+
+    Raises:
+        ShapeError: derivatives have other axes than one.
+    """
+    if np.ndim(derivatives) != 1:
+        shape = np.shape(derivatives)
+        raise ShapeError(f'derivatives are {shape}, not (k,). Give those of scope="global".')
+    found = [g for g in tree.leaves(gradient) if g is not None]
+    norms = [g.norm() if isinstance(g, LowRank) else np.linalg.norm(np.ravel(g)) for g in found]
+    square = sum(float(norm) ** 2 for norm in norms)
+    return float(np.mean(np.square(derivatives))) / square if square else 0.0

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import directions as draws
-from . import tree
+from . import drawing, tree
 from .activity import ActivityRun, Pending, check_examples, credited
 from .arguments import argument_numbers, closed, without_aux
+from .directions import Directions, Guess, Target, check
 from .dual import DualTensor, Level, read_only
 from .errors import DtypeError, OptionError, ShapeError, StructureError
 from .options import choice
@@ -50,7 +50,7 @@ def wants_key(function: Callable) -> bool:
 
 class _Options(NamedTuple):
     directions: int
-    distribution: str
+    distribution: Any
     structure: str
     perturb: str
     combine: str
@@ -62,8 +62,7 @@ class _Options(NamedTuple):
     with_info: bool
 
     def check(self) -> None:
-        choice("distribution", self.distribution, draws.DISTRIBUTIONS)
-        choice("structure", self.structure, draws.STRUCTURES)
+        check(self.distribution, self.directions, self.structure)
         choice("perturb", self.perturb, PERTURB)
         choice("combine", self.combine, COMBINE)
         choice("scope", self.scope, SCOPES)
@@ -76,6 +75,11 @@ class _Options(NamedTuple):
             raise OptionError(f"clip={self.clip!r}; give the largest |derivative| to keep, > 0.")
         if self.perturb == "activations":
             where = 'perturb="activations", where noise is drawn for each example'
+            if not isinstance(self.distribution, str):
+                raise OptionError(
+                    f"distribution={self.distribution!r} has no meaning with {where}. Give "
+                    f'"rademacher" or "normal".'
+                )
             self._refuse(where, structure="dense", combine="mean", guess=None)
             if self.scope == "module":
                 raise OptionError(f'scope="module" has no meaning with {where}. Leave scope out.')
@@ -100,9 +104,10 @@ class _Options(NamedTuple):
 
 def forward_gradient(
     loss: Callable, argnums: int | Sequence[int] = 0, *, directions: int = 1,
-    distribution: str = "rademacher", structure: str = "dense", perturb: str = "weights",
-    combine: str = "mean", guess: Any = None, scope: str = "global", chunk_size: int | None = None,
-    clip: float | None = None, has_aux: bool = False, with_info: bool = False,
+    distribution: str | Directions = "rademacher", structure: str = "dense",
+    perturb: str = "weights", combine: str = "mean", guess: Any = None, scope: str = "global",
+    chunk_size: int | None = None, clip: float | None = None, has_aux: bool = False,
+    with_info: bool = False,
 ) -> Callable:  # fmt: skip
     """Return fg, where fg(params, *args, key=key) gives (value, gradient estimate) from one pass.
 
@@ -119,7 +124,8 @@ def forward_gradient(
             its own.
         argnums: which arguments are params; a tuple gives a tuple of gradients.
         directions: k. One pass holds k tangents beside each activation.
-        distribution: "rademacher" (entries +-1; least variance) or "normal".
+        distribution: "rademacher" (entries +-1), "normal", or a value that composes others:
+            dg.directions.orthogonal, .basis, .guess(...), 3 * .normal, a + b (see there).
         structure: "dense", v stored, k arrays of the parameters' size; or "rank1", v = a b' for
             each leaf of two or more axes, never materialised: products cost a vector each and the
             gradient leaf is a `LowRank` of rank k. Both unbiased; Rademacher rank-1 has the same
@@ -183,32 +189,12 @@ def forward_gradient(
         def run(replaced: Tree) -> Any:
             return rest(*((replaced,) if isinstance(argnums, int) else replaced))
 
-        made = _guesses(guess, params, args, key) if guess is not None else None
-        value, gradient, aux, info = estimate(run, params, options, key.fold_in("directions"), made)
+        value, gradient, aux, info = estimate(run, params, options, key.fold_in("directions"), args)
         gradient = tree.map(_without_dual_factors, gradient)
         value = (value, aux) if has_aux else value
         return (value, gradient, info) if with_info else (value, gradient)
 
     return fg
-
-
-def _guesses(guess: Any, params: Tree, args: tuple, key: Key) -> list[list]:
-    """Return the guessed directions as a list of lists of leaves."""
-    if callable(guess):
-        guess = guess(*args, key=key.fold_in("guess"))
-    structure = tree.flatten(params)[1]
-    guesses = guess if isinstance(guess, list) and tree.flatten(guess)[1] != structure else [guess]
-    if not guesses:
-        raise OptionError("dg.forward_gradient: guess=[] has no direction; give one or more.")
-    rows = [tree.leaves_like(g, structure, "forward_gradient: guess and params") for g in guesses]
-    for row in rows:
-        for path, x, v in zip(tree.paths(params), tree.leaves(params), row, strict=True):
-            if tree.is_floating(x) and np.shape(v) != np.shape(x):
-                raise ShapeError(
-                    f"dg.forward_gradient: parameter {path!r} has shape {np.shape(x)} and the "
-                    f"guess {np.shape(v)}. Give directions of the parameters' shapes."
-                )
-    return rows
 
 
 def _without_dual_factors(g: Any) -> Any:
@@ -298,23 +284,11 @@ class _Measured(NamedTuple):
     derivatives: list[np.ndarray]  # one a chunk; empty where no loss depended on its level
 
 
-def _perturb_weights(run, params, options, key, guesses):
+def _perturb_weights(run, params, options, key, args):
     parameters = _Parameters(params)
-    k = options.directions if guesses is None else len(guesses)
+    k, drawn = _drawn(parameters, options, key, params, args)
     modules = parameters.modules() if options.scope == "module" else [parameters.floating]
     module_of = {i: m for m, members in enumerate(modules) for i in members}
-
-    def drawn(numbers: tuple[int, int]) -> dict[int, Any]:
-        if guesses is not None:
-            part = guesses[slice(*numbers)]
-            return {
-                i: np.stack([np.asarray(g[i], parameters.leaves[i].dtype) for g in part])
-                for i in parameters.floating
-            }
-        return {i: draws.draw_leaf(key, parameters.paths[i], parameters.leaves[i], numbers,
-                                   options.distribution, options.structure)
-                for i in parameters.floating}  # fmt: skip
-
     measured: list[_Measured] = []
     chunks = options.chunks(k)
     for numbers in chunks:
@@ -337,7 +311,7 @@ def _perturb_weights(run, params, options, key, guesses):
     for start, stop in chunks:
         part = again((start, stop))
         for i in parameters.floating:
-            g = draws.combine(part[i], coefficients[i][start:stop])
+            g = drawing.combine(part[i], coefficients[i][start:stop])
             total[i] = g if i not in total else total[i] + g
     info = None
     if options.with_info:
@@ -346,6 +320,16 @@ def _perturb_weights(run, params, options, key, guesses):
         directions = parameters.gradient(drawn((0, k)))
         info = Info(d[:, 0] if options.scope == "global" else d, directions)
     return losses.value, parameters.gradient(total), aux, info
+
+
+def _drawn(parameters, options, key, params, args) -> tuple[int, Callable]:
+    """Return (k, drawn): drawn((start, stop)) gives these of the k directions, by leaf."""
+    value = options.distribution if options.guess is None else Guess(options.guess)
+    leaves = [(parameters.paths[i], parameters.leaves[i]) for i in parameters.floating]
+    target = Target(key, leaves, options.structure, params, args)
+    chosen = check(value, options.directions, options.structure)
+    k, draw = chosen.prepare(target, options.directions)
+    return k, lambda numbers: dict(zip(parameters.floating, draw(numbers), strict=True))
 
 
 def _placed(v: Any, module: int, modules: int) -> Any:
@@ -383,32 +367,29 @@ def _coefficients(measured, modules, k, options, again) -> dict[int, Any]:
     """Return for each leaf the coefficients (k,) of its directions in the estimate."""
     everything = again((0, k)) if options.combine == "projection" else {}
     found: dict[int, Any] = {}
-    for run in measured:
-        if not run.derivatives:
-            continue
+    mean = options.combine == "mean"
+    for run in (each for each in measured if each.derivatives):
         d = _joined(run)
         d = np.mean(d, axis=1)[:, None] if options.scope == "example" else d
         for m, members in enumerate(modules):
             inside = [i for i in members if i in run.members]
-            c = (
-                d[:, m] / k
-                if options.combine == "mean"
-                else _projection(d[:, m], everything, inside)
-            )
+            if not inside:
+                continue
+            c = d[:, m] / k if mean else _projection(d[:, m], everything, inside)
             found |= {i: found[i] + c if i in found else c for i in inside}
     return {i: found.get(i, np.zeros(k)) for members in modules for i in members}
 
 
 def _projection(d: np.ndarray, directions: dict[int, Any], members: list[int]) -> np.ndarray:
     """Return (B'B)^-1 d, coefficients of the gradient's projection on the directions' span."""
-    gram = sum(draws.gram(directions[i]).astype(np.float64) for i in members)
+    gram = sum(drawing.gram(directions[i]).astype(np.float64) for i in members)
     return np.linalg.lstsq(gram, d.astype(np.float64), rcond=None)[0].astype(d.dtype)
 
 
 # --- activations
 
 
-def _perturb_activations(run, params, options, key, guesses):
+def _perturb_activations(run, params, options, key, args):
     parameters = _Parameters(params)
     total: dict[str, Any] = {}
 
@@ -435,14 +416,15 @@ def _perturb_activations(run, params, options, key, guesses):
         )
         share = 1 / (options.directions * losses.examples)
         for each, rows in zip(moving, d, strict=True):
+            own, parts = options.clipped(losses.by_example(each, True)), losses.each(each, True)
             for site in each.sites:
-                s = credited(site, losses.rows[each], rows, options.clipped, share)
+                s = credited(site, parts, own, options.clipped, share)
                 if site.weight is not None:
                     add(site.weight, site.weight_gradient(site.x, s))
                 if site.bias is not None:
                     add(site.bias, np.sum(s, axis=tuple(range(s.ndim - 1))))
             for path, v in each.ordinary.items():
-                add(path, draws.combine(v, np.sum(rows, axis=1) * share))
+                add(path, drawing.combine(v, np.sum(rows, axis=1) * share))
     gradient = {}
     for i in parameters.floating:
         x, path = parameters.leaves[i], parameters.paths[i]

@@ -29,6 +29,7 @@ class Run:
     def __init__(self, level: Level) -> None:
         self.level = level
         self.sections: list[Run] = []
+        self.root = self  # the whole pass
         level.owner = self
 
     def section(self, level: Level) -> "Run":
@@ -39,15 +40,14 @@ class Run:
         """Return x as a parameter of `run`, a section, if x is one of this pass, else x."""
         raise NotImplementedError
 
-    def everything(self) -> Iterator["Run"]:
-        """Yield this run and its sections, the inner levels last."""
-        yield self
-        for run in self.sections:
-            yield from run.everything()
+    def everything(self) -> list["Run"]:
+        """Return this run and its sections, the inner levels last."""
+        sections = [each for run in self.sections for each in run.everything()]
+        return [self, *sorted(sections, key=lambda run: run.level)]
 
     def plain(self, x: Any) -> Any:
         """Return x without the levels of this pass; those of outer transforms stay."""
-        for run in reversed(list(self.everything())):
+        for run in reversed(self.everything()):
             x = split(x, run.level)[0]
         return x
 
@@ -74,8 +74,12 @@ def section(layer: Tree) -> Tree:
     level = find_level(leaves)
     outer = None if level is None else level.owner
     if outer is None:
+        for x in leaves:
+            if type(x) is DualTensor and hasattr(x.carrier, "refuse"):
+                x.carrier.refuse("a local loss has a derivative of its own")  # a plan has one
         return layer
     run = outer.section(Level.fresh(WHERE))
+    run.root = outer.root
     outer.sections.append(run)
     mine = [
         outer.enter(x, run) if type(x) is DualTensor and x.level == level else x for x in leaves
@@ -92,7 +96,7 @@ class Losses:
 
     def __init__(self, result: Any, run: Run) -> None:
         listed = type(result) is list
-        runs = list(run.everything())
+        runs = run.everything()
         self.examples: int | None = None  # None for a loss of shape ()
         self.rows: dict[Run, list[Array]] = {each: [] for each in runs}  # (k, *shape of the array)
         self.value: Any = None
@@ -138,11 +142,25 @@ class Losses:
             rows = np.sum(rows, axis=tuple(range(2, rows.ndim)))
         return np.mean(rows, axis=1)
 
-    def by_example(self, run: Run) -> Array | None:
+    def each(self, run: Run, whole: bool = False) -> list[Array]:
+        """Return each array's derivatives on a run's level, (k, N, ...).
+
+        A number counts in every example's sum; `whole` makes it N times that, as is due to noise of
+        one example, which moves a number itself and not an example's part of the mean.
+        """
+        n = self.examples or 1
+        return [
+            np.broadcast_to(rows[:, None] * (n if whole else 1), (len(rows), n))
+            if rows.ndim == 1
+            else rows
+            for rows in self.rows[run]
+        ]
+
+    def by_example(self, run: Run, whole: bool = False) -> Array | None:
         """Return the derivatives of each example's sum on a run's level, (k, N)."""
         rows = [
             np.sum(each, axis=tuple(range(2, each.ndim))) if each.ndim > 2 else each
-            for each in self.rows[run]
+            for each in self.each(run, whole)
         ]
         return sum(rows[1:], start=rows[0]) if rows else None
 

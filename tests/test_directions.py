@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from slow_philox import slow_philox
 
 import dualgrad as dg
+from dualgrad import drawing
 
 KEY = dg.Key(7)
 PARAMS = {
@@ -96,7 +97,7 @@ def test_a_rank_one_direction_follows_the_map(distribution):
 
 @pytest.mark.parametrize("distribution", MATRIX)
 def test_activity_noise_follows_the_map(distribution):
-    noise = dg.directions.draw_noise(KEY, "site/1", (2, 3, 20), np.float64, (1, 3), distribution)
+    noise = drawing.draw_noise(KEY, "site/1", (2, 3, 20), np.float64, (1, 3), distribution)
     expected = table(
         lambda d, r, c: MATRIX[distribution]("site/1", r, c, d + 1, 4), 2, 6, 20
     ).reshape(2, 2, 3, 20)
@@ -148,8 +149,8 @@ def test_combine_and_gram_are_those_of_the_dense_directions():
         )
         dense = drawn if structure == "dense" else drawn.dense()
         rows = dense.reshape(3, -1).copy()
-        np.testing.assert_allclose(dg.directions.gram(drawn), rows @ rows.T, rtol=1e-12)
-        total = np.asarray(dg.directions.combine(drawn, coefficients))
+        np.testing.assert_allclose(drawing.gram(drawn), rows @ rows.T, rtol=1e-12)
+        total = np.asarray(drawing.combine(drawn, coefficients))
         np.testing.assert_allclose(total.ravel(), coefficients @ rows, rtol=1e-12)
 
 

@@ -24,6 +24,7 @@ FLOORS = [
         "transforms",
         "jet",
         "sparse",
+        "drawing",
         "directions",
         "check",
         "testing",

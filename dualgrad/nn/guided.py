@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import directions as draws
-from .. import tree
+from .. import drawing, tree
 from ..custom import stop_gradient
 from ..errors import OptionError
 from ..estimators import forward_gradient
@@ -255,7 +254,7 @@ def _guess(blocks: _Blocks, options: _Options, m: int, h: Array) -> tuple[Tree, 
         _, (s,) = _pull(lambda h: blocks.through(m + 1, following, h), (h,), ones)
     elif options.guess == "random":
         key = blocks.key.fold_in("directions")
-        s = draws.draw_noise(key, f"block/{m}", h.shape, h.dtype, (0, 1), "rademacher")[0]
+        s = drawing.draw_noise(key, f"block/{m}", h.shape, h.dtype, (0, 1), "rademacher")[0]
         return head, s
     return head, s * h.dtype.type(n)
 

@@ -68,7 +68,8 @@ class ReplicatedHead(Module):
         """Make a head; `key` is taken like every layer's, but nothing is drawn.
 
         Raises:
-            OptionError: a size below 1, or groups do not divide channels.
+            OptionError: a size below 1, groups that do not divide channels, or that normalising
+                would make 0.
         """
         channels = count("ReplicatedHead", "channels", channels)
         classes = count("ReplicatedHead", "classes", classes)
@@ -77,6 +78,11 @@ class ReplicatedHead(Module):
             raise OptionError(
                 f"ReplicatedHead: {groups} groups do not divide {channels} channels. Give a "
                 f"divisor."
+            )
+        if normalised and groups == channels:
+            raise OptionError(
+                f"ReplicatedHead: normalised=True with {groups} groups of one channel each, which "
+                f"normalising makes 0. Give fewer groups, or leave normalised out."
             )
         dtype = floating_dtype("ReplicatedHead", dtype)
         self._set(
@@ -121,9 +127,9 @@ class ReplicatedHead(Module):
         with credit(spread):
             logits = self._logits(plain)
         z = stop_gradient(logits)
+        loss = each_cross_entropy(z, labels)
         slope = functional.softmax(z)
         slope[np.arange(len(z)), labels] -= 1
-        loss = each_cross_entropy(z, labels)
 
         places = cut.shape[1:-2]
         ones = (1,) * len(places)
