@@ -29,6 +29,7 @@ from .estimators import forward_gradient
 from .nn.guided import guided_gradient, local_gradients
 from .options import num_threads, set_num_threads
 from .random import Key
+from .sections import objective
 from .structured import LowRank
 from .tape import linearize, vjp
 from .training import training_step
@@ -99,6 +100,7 @@ __all__ = [
     "methods",
     "nn",
     "num_threads",
+    "objective",
     "ops",
     "optim",
     "primal",

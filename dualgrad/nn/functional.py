@@ -28,6 +28,7 @@ __all__ = [
     "conv2d",
     "cross_entropy",
     "gelu",
+    "grouped_linear",
     "linear",
     "log_softmax",
     "logsumexp",
@@ -65,6 +66,14 @@ def _check_bias(name: str, b: Array | None, shape: tuple[int, ...]) -> None:
         )
 
 
+def _plus_bias(z: Array, b: Array | None) -> Array:
+    """Return z + b; z, which is new, is written into where that gives the same array."""
+    if type(z) is np.ndarray and type(b) is np.ndarray and z.dtype == b.dtype:
+        z += b  # a temporary as large as z costs more than the sum
+        return z
+    return z if b is None else z + b
+
+
 def linear(x: Array, w: Array, b: Array | None = None, *, activation: str | None = None) -> Array:
     """Return activation(x @ w + b), shape (..., n_out); a site of activity perturbation.
 
@@ -82,8 +91,44 @@ def linear(x: Array, w: Array, b: Array | None = None, *, activation: str | None
     shape = np.shape(w)
     _check_bias("linear", b, shape)
     z = at_site(
-        lambda x, w, b: np.matmul(x, w) if b is None else np.matmul(x, w) + b,
+        lambda x, w, b: _plus_bias(np.matmul(x, w), b),
         lambda x, s: linear_weight_gradient(x, s, shape),
+        x, w, b, activation,
+    )  # fmt: skip
+    return function(z)
+
+
+def grouped_linear(
+    x: Array, w: Array, b: Array | None = None, *, activation: str | None = None
+) -> Array:
+    """Return activation(y + b), shape (..., groups * c_out); a site of activity perturbation.
+
+    y is x with its last axis cut into groups, each multiplied with a matrix of its own.
+
+    Args:
+        x: (..., groups * c_in). w: (groups, c_in, c_out). b: (groups * c_out,) or None.
+        activation: as for linear.
+    """
+    function = activation_function(activation)
+    shape = np.shape(w)
+    if len(shape) != 3 or np.ndim(x) < 1 or np.shape(x)[-1] != shape[0] * shape[1]:
+        raise ShapeError(
+            f"grouped_linear: x {np.shape(x)} and w {shape} do not fit. Give w as (groups, c_in, "
+            f"c_out) and x with groups * c_in entries along its last axis."
+        )
+    _check_bias("grouped_linear", b, (shape[0] * shape[2],))
+
+    def groups_first(x: Array) -> Array:  # (..., groups * c) -> (groups, M, c)
+        return np.swapaxes(x.reshape((-1, shape[0], x.shape[-1] // shape[0])), 0, 1)
+
+    def affine(x: Array, w: Array, b: Array | None) -> Array:
+        y = np.swapaxes(np.matmul(groups_first(x), w), 0, 1)  # one product a group
+        y = y.reshape((*x.shape[:-1], shape[0] * shape[2]))
+        return y if b is None else y + b
+
+    z = at_site(
+        affine,
+        lambda x, s: np.matmul(np.swapaxes(groups_first(x), 1, 2), groups_first(s)),
         x, w, b, activation,
     )  # fmt: skip
     return function(z)
@@ -107,9 +152,7 @@ def conv2d(
     shape = np.shape(w)
     _check_bias("conv2d", b, shape)
     z = at_site(
-        lambda x, w, b: products.conv2d_core(x, w, **window)
-        if b is None
-        else products.conv2d_core(x, w, **window) + b,
+        lambda x, w, b: _plus_bias(products.conv2d_core(x, w, **window), b),
         lambda x, s: conv2d_weight_gradient(x, s, shape, **window),
         x, w, b, activation,
     )  # fmt: skip
