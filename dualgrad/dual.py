@@ -48,6 +48,10 @@ class Level(int):
         """Return an open level above all others, for one call of the transform `name`."""
         return cls(next(_numbers), name)
 
+    def below(self, place: int) -> "Level":
+        """Return an open level above this one and below all that `fresh` gives afterwards."""
+        return Level(self + place, self.name)
+
     def __copy__(self) -> "Level":  # a level is an identity: a copied dual stays on it
         return self
 
@@ -71,7 +75,8 @@ class Level(int):
             )
 
 
-_numbers = itertools.count(1)  # next() on it is atomic, so threads never share a level
+ROOM = 1 << 20  # of numbers above each fresh level, for `below`
+_numbers = itertools.count(ROOM, ROOM)  # next() on it is atomic: threads never share a level
 BY_HAND = Level(0, "dg.dual")
 TRACES: list[Any] = []  # the records that are open (trace.py); nearly always none
 

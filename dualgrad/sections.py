@@ -78,8 +78,9 @@ def section(layer: Tree) -> Tree:
             if type(x) is DualTensor and hasattr(x.carrier, "refuse"):
                 x.carrier.refuse("a local loss has a derivative of its own")  # a plan has one
         return layer
-    run = outer.section(Level.fresh(WHERE))
-    run.root = outer.root
+    root = outer.root  # a transform inside the loss has a level above all sections', new ones too
+    run = outer.section(root.level.below(len(root.everything())))
+    run.root = root
     outer.sections.append(run)
     mine = [
         outer.enter(x, run) if type(x) is DualTensor and x.level == level else x for x in leaves

@@ -247,3 +247,19 @@ def test_what_is_no_local_network_is_refused():
         nn.guided_gradient()(nn.MLP([4, 3]), X, Y, key=KEY)
     with pytest.raises(dg.OptionError, match="has_state=False"):
         nn.guided_gradient()(network(), {}, X, Y, key=KEY)
+
+
+@pytest.mark.parametrize("perturb", ["weights", "activations"])
+def test_a_block_inside_another_transform_keeps_its_derivative(perturb):
+    """That transform opens its level before the block's section, and returns before it."""
+    block = network().blocks[0]
+
+    def loss(b):
+        return dg.jvp(lambda t: b(X, Y)[1] * t**2, (1.5,), (1.0,))[1]
+
+    (exact,) = mean_gradient(lambda b: 3 * b(X, Y)[1], block)
+    fg = dg.forward_gradient(loss, perturb=perturb, directions=40)
+    draws = np.stack([flat(fg(block, key=dg.Key(i))[1]) for i in range(60)])
+    error = np.mean(draws, axis=0) - flat(exact)
+    assert np.all(np.abs(error) < 5 * np.std(draws, axis=0) / np.sqrt(len(draws)) + 1e-12)
+    assert np.linalg.norm(error) < 0.5 * np.linalg.norm(flat(exact))
