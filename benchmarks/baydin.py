@@ -133,12 +133,16 @@ def main() -> None:
     parser.set_defaults(peers="torch", seconds=30.0)
     parser.add_argument("--model", choices=[*EXPERIMENTS, "functions", "all"], default="all")
     parser.add_argument("--paper", action="store_true", help="as many steps as in the paper")
-    parser.add_argument("--iterations", type=int, metavar="N", help="steps of each run")
-    parser.add_argument("--validation", type=int, default=2_000, metavar="N",
+    parser.add_argument("--iterations", type=timing.whole, metavar="N", help="steps of each run")
+    parser.add_argument("--validation", type=timing.whole, default=2_000, metavar="N",
                         help="training images held out (default: %(default)s)")  # fmt: skip
     parser.add_argument("--no-tuned", dest="tuned", action="store_false", help="one table only")
-    parser.add_argument("--width", type=int, default=1024, help="of the MLP (default: 1024)")
-    parser.add_argument("--channels", type=int, default=64, help="of the CNN (default: 64)")
+    parser.add_argument(
+        "--width", type=timing.whole, default=1024, help="of the MLP (default: 1024)"
+    )
+    parser.add_argument(
+        "--channels", type=timing.whole, default=64, help="of the CNN (default: 64)"
+    )
     options = parser.parse_args()
     wanted = [*EXPERIMENTS, "functions"] if options.model == "all" else [options.model]
     print(timing.machine_line())

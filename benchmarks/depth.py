@@ -76,6 +76,18 @@ def ratios(options: argparse.Namespace, views: dict[str, Any], bytes_: dict[str,
     return rows
 
 
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the ratios there are, under what is aimed at."""
+    columns = list(rows[-1])[1:]
+    for other, target in TARGETS.items():
+        if any(column.endswith(other) for column in columns):
+            print(f"rank-1 over {other}: aim at depth 10 {target}")
+    if "memory over depth 2" in columns:
+        print(f"memory at depth 100 over depth 2: aim {MEMORY_TARGET}")
+    for row in rows if columns else []:
+        print(f"  depth {row['depth']:>3}: " + ", ".join(f"{c} {row[c]:.2f}" for c in columns))
+
+
 def draw(figure: Any, options: argparse.Namespace, views: dict, bytes_: dict) -> None:
     """Draw time and memory against depth, both axes logarithmic."""
     left, right = figure.subplots(1, 2)
@@ -99,12 +111,12 @@ def draw(figure: Any, options: argparse.Namespace, views: dict, bytes_: dict) ->
 def main() -> None:
     parser = timing.parser(__doc__, rounds=10)
     parser.set_defaults(peers="torch", seconds=60.0)
-    parser.add_argument("--depths", type=lambda text: [int(n) for n in text.split(",")],
+    parser.add_argument("--depths", type=timing.wholes,
                         default=[1, 2, 5, 10, 20, 50, 100], metavar="N,N")  # fmt: skip
-    parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--width", type=timing.whole, default=1024)
+    parser.add_argument("--batch", type=timing.whole, default=64)
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="times alone")
-    parser.add_argument("--one", metavar="CONTESTANT", help="measure its memory here, print JSON")
+    parser.add_argument("--one", choices=CONTESTANTS, help="measure its memory here, print JSON")
     options = parser.parse_args()
     if options.one:
         build = functools.partial(network, options.depths[0], options.width)
@@ -125,10 +137,7 @@ def main() -> None:
     if bytes_:
         body = [[d, *(bytes_[d][name] / 1e6 for name in names)] for d in bytes_]
         print(timing.table(["depth; peak MB beyond the parameters", *names], body, 28))
-    columns = list(rows[-1])[1:]
-    print(f"rank-1 over torch: aim at depth 10 {TARGETS}; memory at 100 over 2: {MEMORY_TARGET}")
-    for row in rows:
-        print(f"  depth {row['depth']:>3}: " + ", ".join(f"{c} {row[c]:.2f}" for c in columns))
+    show(rows)
     timing.write(options, {"views": views, "memory": bytes_, "ratios": rows})
     timing.figure(options.plot, lambda figure: draw(figure, options, views, bytes_), (11, 4.5))
 

@@ -108,7 +108,9 @@ def draw(figure: Any, views: dict[str, Any]) -> None:
 def main() -> None:
     parser = timing.parser(__doc__, rounds=40)
     parser.set_defaults(seconds=5.0, peers="torch,jax")
-    parser.add_argument("--size", type=int, default=100_000, help="numbers (default: 100,000)")
+    parser.add_argument(
+        "--size", type=timing.whole, default=100_000, help="numbers (default: 100,000)"
+    )
     options = parser.parse_args()
     by_itself = {dtype: alone(options.size, dtype) for dtype in ("float64", "float32")}
     views = timing.views(options, lambda: measure(options))

@@ -8,15 +8,13 @@ machine a product on several waits for the slowest. "GEMM" rows time the product
 whole patch matrix, already made, with the filters.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import models
 import numpy as np
+import timing
 
 import dualgrad as dg
 from dualgrad.kernels import conv, dispatch, pool, product, softmax
@@ -153,9 +151,7 @@ def minima(call: Callable[[], object], forms: list[str], budget: float = 0.25) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time NumPy and numba forms of the kernels.")
-    parser.add_argument("--json", metavar="PATH", type=Path, help="write the rows there as well")
-    path = parser.parse_args().json
+    options = timing.parser(__doc__, plot=False, pinned=False, peers=False).parse_args()
     rows = []
     print(f"{'kernel':20s} {'size':28s} {'numpy us':>10s} {'numba us':>10s} {'ratio':>7s}")
     cases = (conv_cases, pool_cases, product_cases, softmax_cases, elementwise_cases, plan_cases)
@@ -168,8 +164,7 @@ def main() -> None:
             rows.append(dict(kernel=kernel, size=size, numpy_us=numpy_us, numba_us=numba_us))
             tail = f" {numba_us:10.1f} {numpy_us / numba_us:7.2f}" if numba_us else ""
             print(f"{kernel:20s} {size:28s} {numpy_us:10.1f}{tail}", flush=True)
-    if path is not None:
-        path.write_text(json.dumps(rows, indent=1) + "\n")
+    timing.write(options, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,10 @@ before it: all that NumPy allocates (torch and jax allocate elsewhere). "first" 
 peaks of the resident set in the first step and in later ones, as the operating system counts them,
 less what was resident before the model was built and less one copy of the parameters: a second copy
 of them, packed or otherwise, counts. "first" compiles too. The method is the same for all.
+
+--model resnet18 compares guided gradients, with the gradients of local losses as guesses, with
+backprop: ResNet-18 in --blocks blocks, SGD with momentum. Momentum and directions of the weights
+are left out of the figures there, a copy of the parameters each. Backprop's network has no heads.
 """
 
 import argparse
@@ -42,6 +46,7 @@ METHODS: dict[str, dict] = {
     "activations, k = 4": {"perturb": "activations", "directions": 4},
     "backprop": {"method": "backprop"},
 }
+SPACES = ("weight", "module", "activation")  # of guided gradients
 PEERS = ("torch backprop", "torch checkpointed backprop", "torch forward gradient",
          "jax backprop", "jax forward gradient")  # fmt: skip
 Make = Callable[[dg.nn.Module, tuple], Callable[[], float]]  # model, batch -> a step
@@ -70,14 +75,22 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peaks(build: Callable[[], dg.nn.Module], data: tuple, make: Make) -> dict[str, int]:
-    """Return peak bytes of the first step and of later ones, beyond one copy of the parameters."""
+def peaks(
+    build: Callable[[], dg.nn.Module], data: tuple, make: Make, likeness: Any = None
+) -> dict[str, int]:
+    """Return peak bytes of the first step and of later ones, beyond one copy of the parameters.
+
+    likeness: a small model for the tiny steps, where neither a CNN nor an MLP will do.
+    """
     small = tuple(part[:8] for part in data)
-    tiny = dg.nn.CNN(channels=4) if data[0].ndim == 4 else dg.nn.MLP([data[0].shape[1], 16, 10])
+    plain = dg.nn.CNN(channels=4) if data[0].ndim == 4 else dg.nn.MLP([data[0].shape[1], 16, 10])
+    tiny = plain if likeness is None else likeness
     dispatch.numba_use = "always"  # drawing a large model's weights would load numba later
-    models.own_step(tiny, small, structure="rank1")()
-    dispatch.numba_use = "table"
+    if likeness is None:
+        models.own_step(tiny, small, structure="rank1")()
     call = make(tiny, small)
+    call()
+    dispatch.numba_use = "table"
     for _ in range(3):
         call()
     del call, tiny
@@ -131,8 +144,48 @@ def apart(script: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+def guided_step(model: Any, data: tuple, method: Any) -> Callable[[], float]:
+    """Return a call that trains a ResNet18 once, and gives the loss."""
+
+    def loss(model: Any, state: dict, x: Any, labels: np.ndarray) -> tuple:
+        logits, state = model(x, state)
+        return dg.nn.cross_entropy(logits, labels, reduction="none"), state
+
+    optimiser = dg.optim.sgd(models.LR, momentum=0.9)
+    step = dg.training_step(loss, optimiser, method=method, has_state=True)
+    state = step.init(model, models.KEY, model.init_state())
+
+    def call() -> float:
+        nonlocal state
+        state, value = step(state, *data)
+        return float(value)
+
+    return call
+
+
+def measure_guided(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the row of a ResNet-18 trained by backprop or guided in some space."""
+    backprop = name == "backprop"
+    method = "backprop" if backprop else dg.guided_gradient(space=name, has_state=True)
+    shape = (options.batch_size, 32, 32, 3)
+    x = dg.random.uniform(models.KEY.fold_in("x"), shape, np.float32)
+    labels = np.arange(len(x)) % 10
+    aux = None if backprop else "cnn"
+    build = functools.partial(dg.nn.ResNet18, blocks=options.blocks, aux=aux, key=models.KEY)
+    make = functools.partial(guided_step, method=method)
+    found = peaks(functools.partial(build, width=options.width), (x, labels), make,
+                  build(width=1 / 16))  # fmt: skip
+    copies = 2 if name in ("weight", "module") else 1  # of the parameters: momentum, directions
+    for what in ("first", "later", "arrays"):
+        held = copies if what != "arrays" else copies - 1  # momentum was there before the step
+        found[what] -= held * found["parameters"]
+    return {"method": name if backprop else f"local guess, {name}", **found}
+
+
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the row of one method, measured in this process."""
+    if options.model == "resnet18":
+        return measure_guided(name, options)
     layers = [int(width) for width in options.layers.split(",")]
     build: Callable[[], dg.nn.Module] = functools.partial(dg.nn.MLP, layers, key=models.KEY)
     x, labels = models.batch(options.model, options.batch_size)
@@ -146,37 +199,54 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return {"method": name, **found}
 
 
+def names(options: argparse.Namespace) -> list[str]:
+    """Return what is measured, each in a process of its own."""
+    if options.model == "resnet18":
+        return ["backprop", *SPACES]
+    present = peers.available(options.peers)
+    own = [f"{kind} {name}" for kind in ("planned", "eager") for name in METHODS]
+    return own + [name for name in PEERS if name.split()[0] in present]
+
+
+def show(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """Print the table; for a ResNet-18 with each peak over backprop's."""
+    size = rows[0]["parameters"]
+    print(timing.machine_line())
+    what = f"MLP {options.layers}" if options.model == "mlp" else options.model
+    guided = options.model == "resnet18"
+    what += f" of width {options.width:g} in {options.blocks} blocks" if guided else ""
+    print(f"{what}, batch {options.batch_size}: {size / 1e6:.2f} MB of parameters")
+    head = ["one step, MB beyond the parameters", "arrays", "of params", "first", "later"]
+    head += ["/ backprop"] * guided
+    body = []
+    for row in rows:
+        arrays = row.get("arrays")
+        shown = [None, None] if arrays is None else [arrays / 1e6, arrays / size]
+        body.append([row["method"], *shown, row["first"] / 1e6, row["later"] / 1e6])
+        if guided:
+            row["ratio"] = row["later"] / rows[0]["later"]
+            body[-1].append(row["ratio"])
+    print(timing.table(head, body))
+
+
 def main() -> None:
     parser = timing.parser(__doc__, pinned=False, plot=False)
-    parser.add_argument("--model", choices=models.MODELS, default="mlp")
+    parser.add_argument("--model", choices=(*models.MODELS, "resnet18"), default="mlp")
     parser.add_argument("--layers", default="784,1024,1024,10", help="widths of the MLP")
     parser.add_argument("--channels", type=int, default=64, help="of the CNN")
+    parser.add_argument("--blocks", type=int, default=16, help="of the ResNet-18, 8 or 16")
+    parser.add_argument("--width", type=float, default=0.25, help="of the ResNet-18")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--one", metavar="METHOD", help="measure one method here, print JSON")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.one, options)))
         return
-    present = peers.available(options.peers)
-    names = [f"{kind} {name}" for kind in ("planned", "eager") for name in METHODS]
-    names += [name for name in PEERS if name.split()[0] in present]
-    rows = []
-    for name in names:
-        rows.append(
-            apart(__file__, "--one", name, "--model", options.model, "--layers", options.layers,
-                  "--channels", str(options.channels), "--batch-size", str(options.batch_size))
-        )  # fmt: skip
-    size = rows[0]["parameters"]
-    print(timing.machine_line())
-    what = f"MLP {options.layers}" if options.model == "mlp" else options.model
-    print(f"{what}, batch {options.batch_size}: {size / 1e6:.2f} MB of parameters")
-    head = ["one step, MB beyond the parameters", "arrays", "of params", "first", "later"]
-    body = []
-    for row in rows:
-        arrays = row.get("arrays")
-        shown = [None, None] if arrays is None else [arrays / 1e6, arrays / size]
-        body.append([row["method"], *shown, row["first"] / 1e6, row["later"] / 1e6])
-    print(timing.table(head, body))
+    given = ("model", "layers", "channels", "blocks", "width", "batch_size")
+    same = [str(x) for name in given
+            for x in (f"--{name.replace('_', '-')}", getattr(options, name))]  # fmt: skip
+    rows = [apart(__file__, "--one", name, *same) for name in names(options)]
+    show(options, rows)
     timing.write(options, {"rows": rows})
 
 

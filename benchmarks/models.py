@@ -11,14 +11,14 @@ MODELS = ("logreg", "mlp", "cnn")
 KEY = dg.Key(0)
 LR = 1e-4
 
-OWN: dict[str, dict[str, Any]] = {  # options of dg.training_step
-    "rank-1": {"structure": "rank1"},
-    "dense": {},
+Methods = dict[str, dict[str, Any]]  # options of dg.training_step
+PLANNED: Methods = {"rank-1": {"structure": "rank1"}, "dense": {}}
+EAGER: Methods = {  # these never run as a plan
     "dense normal": {"distribution": "normal"},
-    "backprop": {"method": "backprop"},
+    "backprop by vjp": {"method": "backprop"},
 }
-MORE: dict[str, dict[str, Any]] = {
-    "rank-1 k=16": {"structure": "rank1", "directions": 16},
+MORE_PLANNED: Methods = {"rank-1 k=16": {"structure": "rank1", "directions": 16}}
+MORE_EAGER: Methods = {
     "activations": {"perturb": "activations"},
     "activations k=4": {"perturb": "activations", "directions": 4},
 }

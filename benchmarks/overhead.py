@@ -58,8 +58,10 @@ def first_step_seconds(width: int) -> dict[str, float]:
 
 def main() -> None:
     parser = timing.parser(__doc__, plot=False, peers=False, pinned=False)
-    parser.add_argument("--rounds", type=int, default=15, help="imports and repeats")
-    parser.add_argument("--width", type=int, default=1024, help="of the MLP (default: 1024)")
+    parser.add_argument("--rounds", type=timing.whole, default=15, help="imports and repeats")
+    parser.add_argument(
+        "--width", type=timing.whole, default=1024, help="of the MLP (default: 1024)"
+    )
     options = parser.parse_args()
     imports = {name: import_seconds(name, options.rounds) for name in ("numpy", "dualgrad")}
     numpy, ours = imports.values()

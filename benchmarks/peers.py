@@ -7,6 +7,7 @@ A forward-gradient step draws a dense normal direction for every weight. Before 
 import importlib.util
 import math
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,6 @@ import timing
 
 import dualgrad as dg
 
-NAMES = ("torch", "compile", "jax")
 WHAT = ("forward", "forward gradient", "backprop")
 
 
@@ -24,19 +24,27 @@ WHAT = ("forward", "forward gradient", "backprop")
 
 
 def available(wanted: str) -> list[str]:
-    """Return those of NAMES that are wanted and installed; a line says what is left out."""
-    chosen = [name for name in wanted.split(",") if name not in ("", "none")]
-    if unknown := sorted(set(chosen) - set(NAMES)):
-        sys.exit(f"error: --peers {wanted}: unknown {unknown}; known: {', '.join(NAMES)}, none")
-    module = {"compile": "torch"}
-    missing = [n for n in chosen if importlib.util.find_spec(module.get(n, n)) is None]
+    """Return the peers that are wanted and installed; a line says what is left out."""
+    module = {name: "torch" if name == "compile" else name for name in timing.PEERS}
+    chosen = [name for name in wanted.split(",") if name in module]
+    modules = dict.fromkeys(module[name] for name in chosen)
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"left out, not installed: {', '.join(missing)}", file=sys.stderr)
-    return [name for name in chosen if name not in missing]
+        print(
+            f"left out, not installed: {', '.join(missing)}; to compare: {timing.INSTALL} "
+            f"{' '.join(missing)} (or the extra `benchmarks`)",
+            file=sys.stderr,
+        )
+    return [name for name in chosen if module[name] not in missing]
 
 
-def contestants(wanted: str, model: Any, data: tuple) -> tuple[timing.Calls, list[str]]:
-    """Return checked calls, named "torch backprop" and so on, and notes on what failed."""
+def contestants(
+    wanted: str, model: Any, data: tuple, keep: Callable[[str], bool] = lambda name: True
+) -> tuple[timing.Calls, list[str]]:
+    """Return checked calls, named "torch backprop" and so on, and notes on what failed.
+
+    Those whose name keep(name) refuses are neither built nor checked.
+    """
     weights = models.arrays(model)
     args = (weights, *data)
     names = available(wanted)
@@ -55,9 +63,12 @@ def contestants(wanted: str, model: Any, data: tuple) -> tuple[timing.Calls, lis
         makers["torch channels_last"] = partial(Torch, *args, channels_last=True)
     calls, notes = {}, []
     for name in names:
-        peer = makers[name]()
         shown = "torch compiled" if name == "compile" else name
-        for what in WHAT:
+        kept = [what for what in WHAT if keep(f"{shown} {what}")]
+        if not kept:
+            continue
+        peer = makers[name]()
+        for what in kept:
             try:
                 check(peer, what, model, data)
             except RuntimeError as error:  # no compiler, or something it cannot translate

@@ -9,7 +9,6 @@ machine changes. --against prints the change since an older file. Nothing fails 
 
 import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import models
@@ -51,7 +50,7 @@ def calls(batch: int, width: int) -> dict[str, tuple[str, Any]]:
     for name in ("logreg", "mlp"):
         model, data = models.build(name, width), models.batch(name, batch)
         found[f"{name} forward"] = PRODUCT, models.own_forward(model, data)
-        for method, given in models.OWN.items():
+        for method, given in (models.PLANNED | models.EAGER).items():
             found[f"{name} {method} step"] = PRODUCT, models.own_step(model, data, **given)
     model, data = models.build("cnn", channels=16), models.batch("cnn", min(batch, 16))
     found["cnn forward, 16 channels"] = PRODUCT, models.own_forward(model, data)
@@ -63,9 +62,13 @@ def calls(batch: int, width: int) -> dict[str, tuple[str, Any]]:
 def main() -> None:
     parser = timing.parser(__doc__, rounds=20, plot=False, peers=False, pinned=False)
     parser.set_defaults(seconds=30.0)
-    parser.add_argument("--against", type=Path, metavar="PATH", help="an older --json file")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--width", type=int, default=1024, help="of the MLP (default: 1024)")
+    parser.add_argument(
+        "--against", type=timing.existing, metavar="PATH", help="an older --json file"
+    )
+    parser.add_argument("--batch", type=timing.whole, default=64)
+    parser.add_argument(
+        "--width", type=timing.whole, default=1024, help="of the MLP (default: 1024)"
+    )
     options = parser.parse_args()
     older = json.loads(options.against.read_text())["rows"] if options.against else {}
     dispatch.numba_available()  # loaded now, so that every round runs the same kernels

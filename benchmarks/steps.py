@@ -3,15 +3,16 @@
     python benchmarks/steps.py --model all --pinned
 
 Each contestant runs on the same float32 weights and the same batch; steps include drawing the
-directions and the SGD update. dualgrad goes through dg.training_step, eager (plan=False) and
-planned. Below the times stand ratios of minima beside what the project aims at. "Best peer" is the
-fastest of torch (also channels_last, also compiled) and jax at that task. timing.py says how
-contestants are timed.
+directions and the SGD update. dualgrad goes through dg.training_step, planned and eager
+(plan=False); what never runs as a plan has one row, named without either word. Below the times
+stand ratios of minima beside what the project aims at. "Best peer" is the fastest of torch (also
+channels_last, also compiled) and jax at that task. timing.py says how contestants are timed.
 """
 
 import argparse
 import math
 import sys
+from functools import partial
 from typing import Any
 
 import models
@@ -40,7 +41,7 @@ RATIOS: dict[str, tuple[str, str, dict[str, tuple[float, float | None]]]] = {
         "planned rank-1 k=16", f"dualgrad {FORWARD}", {"mlp": (0.9, None)}),
     "k = 16 rank-1, a direction / best forward": (
         "planned rank-1 k=16", f"best {FORWARD}", {"mlp": (0.9, None)}),
-    "R_b: own backprop step / own forward": ("planned backprop", f"dualgrad {FORWARD}", {}),
+    "R_b: own backprop step / own forward": ("backprop by vjp", f"dualgrad {FORWARD}", {}),
     "peers' R_f: best forward gradient / best forward": (
         "best forward gradient", f"best {FORWARD}", {}),
     "peers' R_b: best backprop / best forward": ("best backprop", f"best {FORWARD}", {}),
@@ -51,30 +52,46 @@ def contestants(name: str, options: argparse.Namespace) -> tuple[timing.Calls, l
     """Return all calls for one model, and notes on what is left out."""
     model = models.build(name, options.width, options.channels)
     data = models.batch(name, options.batch)
-    calls, notes = peers.contestants(options.peers, model, data)
-    calls[f"dualgrad {FORWARD}"] = models.own_forward(model, data)
-    more = {} if name == "cnn" else models.MORE  # at 16 directions a CNN step takes seconds
-    for method, given in (models.OWN | more).items():
-        calls[f"planned {method}"] = models.own_step(model, data, **given)
+    step = partial(models.own_step, model, data)
+    own = {f"dualgrad {FORWARD}": partial(models.own_forward, model, data)}
+    for method, given in methods(name, models.PLANNED, models.MORE_PLANNED).items():
+        own[f"planned {method}"] = partial(step, **given)
         if options.eager:
-            calls[f"eager {method}"] = models.own_step(model, data, plan=False, **given)
-    if options.only:
-        words = options.only.split(",")
-        calls = {name: call for name, call in calls.items() if any(w in name for w in words)}
+            own[f"eager {method}"] = partial(step, plan=False, **given)
+    for method, given in methods(name, models.EAGER, models.MORE_EAGER).items():
+        own[method] = partial(step, **given)
+    words = [word for word in (options.only or "").split(",") if word] or [""]
+
+    def keep(contestant: str) -> bool:
+        return any(word in contestant for word in words)
+
+    calls, notes = peers.contestants(options.peers, model, data, keep)
+    calls |= {contestant: make() for contestant, make in own.items() if keep(contestant)}
     return calls, notes
 
 
+def methods(name: str, always: models.Methods, more: models.Methods) -> models.Methods:
+    return always if name == "cnn" else always | more  # a CNN step of 16 directions takes seconds
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Return for each model the times of each contestant."""
+    """Return for each model the times of each contestant; end if --only leaves none."""
     found = {}
     for name in models.MODELS if options.model == "all" else [options.model]:
         calls, notes = contestants(name, options)
         for note in notes:
             print(note, file=sys.stderr)
+        if not calls:
+            continue
         times = timing.interleaved(calls, options.rounds, options.seconds)
         for contestant, call in calls.items():
             assert math.isfinite(call()), f"{name}, {contestant}: the loss is no longer finite"
         found[name] = timing.summary(times)
+    if not found:
+        there = [*models.PLANNED, *models.EAGER, *peers.WHAT]
+        print(f"error: --only {options.only}: no contestant has that in its name; "
+              f"there are names with {', '.join(there)}", file=sys.stderr)  # fmt: skip
+        sys.exit(2)
     return found
 
 
@@ -120,6 +137,8 @@ def show(name: str, views: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         body.append([contestant, *scaled])
     print("\n" + "; then ".join(timing.VIEWS[view] for view in views))
     print(timing.table(head, body))
+    if not rows:  # of the two, --only left one out
+        return
     keys = [*views, "target", "aim"]
     print(
         timing.table(
@@ -148,9 +167,13 @@ def draw(figure: Any, views: dict[str, Any]) -> None:
 def main() -> None:
     parser = timing.parser(__doc__, rounds=30)
     parser.add_argument("--model", choices=[*models.MODELS, "all"], default="all")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--width", type=int, default=1024, help="of the MLP (default: 1024)")
-    parser.add_argument("--channels", type=int, default=64, help="of the CNN (default: 64)")
+    parser.add_argument("--batch", type=timing.whole, default=64)
+    parser.add_argument(
+        "--width", type=timing.whole, default=1024, help="of the MLP (default: 1024)"
+    )
+    parser.add_argument(
+        "--channels", type=timing.whole, default=64, help="of the CNN (default: 64)"
+    )
     parser.add_argument("--no-eager", dest="eager", action="store_false",
                         help="leave out dualgrad with plan=False")  # fmt: skip
     parser.add_argument("--only", metavar="WORDS",

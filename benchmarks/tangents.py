@@ -19,10 +19,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Return the times of the forward pass, and of each structure at each k."""
     model = models.build(options.model, options.width, options.channels)
     data = models.batch(options.model, options.batch)
-    calls, notes = peers.contestants(options.peers, model, data)
+    calls, notes = peers.contestants(
+        options.peers, model, data, keep=lambda name: not name.endswith("backprop")
+    )
     for note in notes:
         print(note, file=sys.stderr)
-    calls = {name: call for name, call in calls.items() if not name.endswith("backprop")}
     calls["dualgrad forward"] = models.own_forward(model, data)
     for structure in ("rank1", "dense"):
         for k in options.k:
@@ -63,12 +64,15 @@ def draw(figure: Any, views: dict[str, Any], rows: list[dict[str, Any]]) -> None
 
 def main() -> None:
     parser = timing.parser(__doc__, rounds=15)
-    parser.add_argument("--k", type=lambda text: [int(k) for k in text.split(",")],
-                        default=[1, 4, 16, 64], metavar="K,K")  # fmt: skip
+    parser.add_argument("--k", type=timing.wholes, default=[1, 4, 16, 64], metavar="K,K")
     parser.add_argument("--model", choices=models.MODELS, default="mlp")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--width", type=int, default=1024, help="of the MLP (default: 1024)")
-    parser.add_argument("--channels", type=int, default=64, help="of the CNN (default: 64)")
+    parser.add_argument("--batch", type=timing.whole, default=64)
+    parser.add_argument(
+        "--width", type=timing.whole, default=1024, help="of the MLP (default: 1024)"
+    )
+    parser.add_argument(
+        "--channels", type=timing.whole, default=64, help="of the CNN (default: 64)"
+    )
     options = parser.parse_args()
     views = timing.views(options, lambda: measure(options))
     rows = ratios(views, options.k)

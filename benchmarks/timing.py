@@ -13,7 +13,9 @@ thread pools are told so before they start.
 import argparse
 import gc
 import importlib.metadata
+import importlib.util
 import json
+import math
 import os
 import platform
 import statistics
@@ -23,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 CORE = "DUALGRAD_BENCHMARK_CORE"  # set in the process of the pinned view
 POOLS = ("OMP", "MKL", "OPENBLAS", "NUMBA", "DUALGRAD")
@@ -31,6 +33,8 @@ XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 ONE_THREAD = {f"{pool}_NUM_THREADS": "1" for pool in POOLS} | {"NPROC": "1", "XLA_FLAGS": XLA}
 SETTLE = 5e-3  # seconds; a product by OpenBLAS right after one by torch is slowed for up to 2e-3
 BLOCK = 1e-3  # seconds that one timing takes at least
+INSTALL = "python -m pip install"  # of a package by its own name, in a clone and elsewhere
+PEERS = ("torch", "compile", "jax")
 VIEWS = {"all_cores": "all cores", "one_thread": "one thread, one core"}
 
 PINNED = CORE in os.environ
@@ -154,41 +158,112 @@ def machine_line() -> str:
     )
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line, without the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help lists the options)\n")
+
+
+def whole(text: str) -> int:
+    """Return text as an integer of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def wholes(text: str) -> list[int]:
+    """Return text such as "1,4,16" as integers of at least 1, for argparse."""
+    return [whole(part) for part in text.split(",")]
+
+
+def positive(text: str) -> float:
+    """Return text as a finite number above zero, for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above zero")
+    return number
+
+
+def peer_names(text: str) -> str:
+    """Return text, names of PEERS with commas or none, for argparse."""
+    if unknown := sorted(set(text.split(",")) - {*PEERS, "none", ""}):
+        known = ", ".join(PEERS)
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {known}, none")
+    return text
+
+
+def output(text: str) -> Path:
+    """Return text as the path of a file that can be written, for argparse."""
+    path = Path(text).resolve()
+    new = not path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}: {error.strerror}") from error
+    if new:
+        path.unlink()
+    return path
+
+
+def existing(text: str) -> Path:
+    """Return text as the path of a file that is there, for argparse."""
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return Path(text)
+
+
+def picture(text: str) -> Path:
+    """Return text as the path of a PNG that can be written and drawn, for argparse."""
+    if not text.endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in '.png'")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise argparse.ArgumentTypeError(f"matplotlib is not installed: {INSTALL} matplotlib")
+    return output(text)
+
+
 def parser(doc: str | None, *, rounds: int | None = None, plot: bool = True, pinned: bool = True,
            peers: bool = True) -> argparse.ArgumentParser:  # fmt: skip
     """Return a parser with the options that many scripts have; rounds None: without --rounds."""
-    made = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if rounds is not None:
-        made.add_argument("--rounds", type=int, default=rounds,
-                          help="times of each contestant (default: %(default)s)")  # fmt: skip
-        made.add_argument("--seconds", type=float, default=120.0, metavar="S",
+        made.add_argument("--rounds", type=whole, default=rounds,
+                          help="times of each contestant, at least 3 (default: %(default)s)"
+                          )  # fmt: skip
+        made.add_argument("--seconds", type=positive, default=120.0, metavar="S",
                           help="begin no round after so long (default: %(default)s)")  # fmt: skip
     if peers:
-        made.add_argument("--peers", default="torch,compile,jax", metavar="NAMES",
+        made.add_argument("--peers", type=peer_names, default=",".join(PEERS), metavar="NAMES",
                           help="of torch, compile (torch.compile) and jax, or none; what is not "
                           "installed is left out (default: %(default)s)")  # fmt: skip
     if pinned:
         made.add_argument("--pinned", action="store_true",
                           help="run again on one thread and core, and show both views")  # fmt: skip
-    made.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
+    made.add_argument("--json", type=output, metavar="PATH", help="write all figures there")
     if plot:
-        made.add_argument("--plot", type=Path, metavar="PATH", help="draw a PNG (matplotlib)")
+        made.add_argument("--plot", type=picture, metavar="PATH", help="draw a PNG (matplotlib)")
     return made
 
 
 def table(head: list[str], rows: list[list[Any]], widths: int = 11) -> str:
-    """Return an aligned table: the first column to the left, numbers with three digits."""
-
-    def cell(x: Any) -> str:
-        return "-" if x is None else f"{x:.3g}" if isinstance(x, float) and x < 1e3 else f"{x}"
-
+    """Return an aligned table: the first column to the left, numbers with three digits or more."""
     text = [[cell(x) for x in row] for row in [head, *rows]]
     first = max(len(row[0]) for row in text)
     return "\n".join(
         row[0].ljust(first) + "".join(f" {x:>{widths}}" for x in row[1:]) for row in text
     )
+
+
+def cell(x: Any) -> str:
+    """Return what a table shows of x; whole numbers between 1,000 and 10,000,000, not 1e+03."""
+    if x is None:
+        return "-"
+    if not isinstance(x, float):
+        return str(x)
+    return f"{x:,.0f}" if 999.5 <= abs(x) < 1e7 else f"{x:.3g}"
 
 
 def write(options: argparse.Namespace, content: dict[str, Any]) -> None:

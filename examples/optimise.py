@@ -75,8 +75,8 @@ class Runs(NamedTuple):
     seconds: float
 
     def steps_per_second(self) -> float:
-        """Return how many steps of all runs together a second takes."""
-        return (self.values.size - self.values.shape[1]) / self.seconds
+        """Return how many steps a second takes; a step of ten runs in one pass is one."""
+        return (len(self.values) - 1) / self.seconds
 
 
 # --- the two methods
@@ -160,12 +160,15 @@ def table(problem: Problem, figures: dict[str, Any], settings: str) -> str:
     """Return the lines to print for one function."""
     lines = [
         f"{problem.title}: rate {problem.lr:g}, {problem.iterations:,} iterations, {settings}",
-        f"  {'':<18}{'median f':>10}{'min f':>10}{'max f':>10}{'steps/s':>10}",
+        f"  {'':<18}{'median f':>10}{'min f':>10}{'max f':>10}{'runs':>6}{'steps/s':>10}",
     ]
     for name in ("forward_gradient", "gradient_descent"):
         row = figures[name]
         numbers = "".join(f"{row[column]:>10.2e}" for column in ("median", "min", "max"))
-        lines.append(f"  {name.replace('_', ' '):<18}{numbers}{row['steps_per_second']:>10,.0f}")
+        lines.append(
+            f"  {name.replace('_', ' '):<18}{numbers}{len(row['final']):>6}"
+            f"{row['steps_per_second']:>10,.0f}"
+        )
     return "\n".join([*lines, f"  {'ratio of medians':<18}{figures['ratio']:>10.2f}"])
 
 
@@ -297,7 +300,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     missing = [name for name in ("tqdm", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
         parser.error(
-            f"{' and '.join(missing)} missing; install: python -m pip install '.[examples]'"
+            f"not installed: {' and '.join(missing)}; python -m pip install {' '.join(missing)}"
         )
     return options
 

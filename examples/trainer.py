@@ -41,29 +41,44 @@ def learning_rate(text: str) -> float:
     return value
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every trainer has. None as default: the table of defaults decides."""
+def fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
+    return value
+
+
+def add_options(
+    parser: argparse.ArgumentParser, *, perturb: str = "activations", structure: str = "rank1",
+    dataset: bool = True, folder: str = "mnist/",
+) -> None:  # fmt: skip
+    """Add the options that every trainer has. None as default: the table of defaults decides.
+
+    perturb and structure are the defaults that --help names, folder is where a dataset lies;
+    without one, examples are drawn as they are needed, and there are no epochs.
+    """
     train = parser.add_argument_group("training")
     train.add_argument("--method", choices=("forward", "backprop"), default="forward",
                        help="forward gradient, or reverse mode as the baseline")  # fmt: skip
     train.add_argument("--perturb", choices=("activations", "weights"),
-                       help="what directions perturb (default: activations)")  # fmt: skip
+                       help=f"what directions perturb (default: {perturb})")  # fmt: skip
     length = train.add_mutually_exclusive_group()
-    length.add_argument(
-        "--epochs", type=positive_int, metavar="N", help="passes over the training set"
-    )
-    length.add_argument("--steps", type=positive_int, metavar="N", help="steps, instead of epochs")
+    length.add_argument("--steps", type=positive_int, metavar="N", help="how many steps")
+    if dataset:
+        length.add_argument("--epochs", type=positive_int, metavar="N",
+                            help="passes over the training set, instead of steps")  # fmt: skip
+        train.add_argument("--data-dir", metavar="DIR", help=f"folder that holds {folder} "
+                           "(default: DUALGRAD_DATA, else a download; MNIST: else a packaged "
+                           "subset)")  # fmt: skip
     train.add_argument("--batch-size", type=positive_int, metavar="N", help="examples a step")
     train.add_argument(
         "--lr", type=learning_rate, help="first learning rate; it falls to 0 as a cosine"
     )
     train.add_argument("--directions", type=positive_int, metavar="K", help="tangents in one pass")
     train.add_argument("--structure", choices=("dense", "rank1"),
-                       help="of directions of weights (default: rank1)")  # fmt: skip
+                       help=f"of directions of weights (default: {structure})")  # fmt: skip
     train.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     train.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    train.add_argument("--data-dir", metavar="DIR", help="folder that holds mnist/ (default: "
-                       "DUALGRAD_DATA, else a download, else a small packaged subset)")  # fmt: skip
     output = parser.add_argument_group("output")
     output.add_argument("--checkpoint", type=Path, metavar="PATH", help="where to save the state")
     output.add_argument("--checkpoint-every", type=positive_int, default=1000, metavar="STEPS",
@@ -98,10 +113,35 @@ def check_outputs(options: argparse.Namespace) -> None:
     """Raise OptionError for a file that could not be written at the end, and the run be lost."""
     for name in ("checkpoint", "json", "plot"):
         path = getattr(options, name)
-        if path and (path.is_dir() or not path.parent.is_dir()):
+        if path is None:
+            continue
+        if path.is_dir() or not path.parent.is_dir():
             raise dg.OptionError(f"--{name} {path}: give a file in a folder that exists.")
+        if name == "checkpoint" and path.exists() and not path.is_file():  # it would be replaced
+            raise dg.OptionError(f"--checkpoint {path}: that is no ordinary file; name another.")
+        check_writable(name, path)
     if options.plot:
         need("matplotlib")
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        formats = FigureCanvasBase.get_supported_filetypes()
+        if options.plot.suffix.lower().removeprefix(".") not in formats:
+            raise dg.OptionError(f"--plot {options.plot}: give it the ending .png, or another of "
+                                 f"{', '.join(sorted(formats))}.")  # fmt: skip
+
+
+def check_writable(name: str, path: Path) -> None:
+    """Raise OptionError unless a file can be written there; it is as it was afterwards."""
+    path = path.resolve()  # where a link leads to
+    new = not path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise dg.OptionError(
+            f"--{name} {path}: cannot be written ({error.strerror}). Name another file."
+        ) from error
+    if new:
+        path.unlink()
 
 
 def need(module: str):
@@ -110,7 +150,7 @@ def need(module: str):
         return __import__(module)
     except ModuleNotFoundError as error:
         raise dg.OptionError(
-            f'{module} is missing; the examples need it: python -m pip install "dualgrad[examples]"'
+            f"{module} is not installed, and the examples need it: python -m pip install {module}"
         ) from error
 
 
@@ -127,6 +167,7 @@ class Run:
         self.key = dg.Key(options.seed)
         self.losses: list[tuple[int, float]] = []
         self.diagnoses: list[dict] = []
+        self.evaluations: list[dict] = []  # of images held out, where a script has them
 
     def settings(self) -> str:
         """Say what a run must share with the checkpoint it resumes from."""
@@ -140,9 +181,23 @@ class Run:
             "lr",
             "directions",
             "structure",
+            "losses",
+            "units",
+            "target",
+            "guess",
+            "space",
+            "aux",
+            "blocks",
+            "width",
+            "examples",
+            "augment",
+            "schedule",
+            "momentum",
+            "shift",
+            "weight_decay",
             "seed",
         )
-        return json.dumps({name: named[name] for name in shown})
+        return json.dumps({name: named[name] for name in shown if name in named})
 
     def save(self, state) -> None:
         """Write the checkpoint, if asked for; DivergedError for a state that is not finite."""
@@ -187,9 +242,12 @@ class Run:
             )
             epoch, start = epoch + 1, 0
 
-    def train(self, params, diagnose=None):
+    def look(self, state) -> None:
+        """Look at the state after a step: here not at all."""
+
+    def train(self, params, diagnose=None, model_state=None):
         """Return (state, finished) after all steps, or after Ctrl-C; both are saved."""
-        state = self.step.init(params, self.key.fold_in("train"))
+        state = self.step.init(params, self.key.fold_in("train"), model_state)
         if self.options.resume:
             state = self.load(state)
         total, first = self.options.steps, state.step
@@ -204,6 +262,7 @@ class Run:
                 if not math.isfinite(value):
                     raise self.diverged("the loss", number + 1)
                 self.losses.append((number + 1, float(value)))
+                self.look(state)
                 bar.update()
                 if number % 50 == 49 or number + 1 == total:
                     bar.set_postfix_str(f"loss {self.recent_loss():.4f}")
@@ -237,22 +296,22 @@ def _interruptible():
 # --- reports
 
 
-def evaluate(model, x, y) -> dict:
-    """Return loss and accuracy over a whole set, and the accuracy of each class."""
-    loss, right = 0.0, np.zeros(len(y), bool)
+def evaluate(predict, x, y) -> dict:
+    """Return loss and accuracy of predict(x), logits, over a whole set, and those of each class."""
+    loss, right = 0.0, np.zeros(y.shape, bool)
     for start in range(0, len(y), EVALUATION_BATCH):
         rows = slice(start, start + EVALUATION_BATCH)
-        logits = model(x[rows])
+        logits = predict(x[rows])
         loss += float(np.sum(dg.nn.cross_entropy(logits, y[rows], reduction="none")))
         right[rows] = np.argmax(logits, axis=-1) == y[rows]
     by_class = [float(np.mean(right[y == c])) for c in range(int(y.max()) + 1)]
-    return {"loss": loss / len(y), "accuracy": float(np.mean(right)), "by_class": by_class}
+    return {"loss": loss / y.size, "accuracy": float(np.mean(right)), "by_class": by_class}
 
 
 def compare_with_gradient(loss, options: dict, key: dg.Key, samples: int = 8):
     """Return diagnose(state, *batch): cosine and relative variance of the estimate on one batch."""
     estimate = dg.forward_gradient(loss, **options)
-    exact = dg.gradient(lambda *args: np.mean(loss(*args)), mode="reverse")
+    exact = dg.gradient(lambda *args: dg.objective(loss(*args)), mode="reverse")
 
     def flat(tree) -> np.ndarray:
         return np.concatenate(
@@ -286,6 +345,7 @@ def summary(
         "perturb": options.perturb if forward else None,
         "directions": options.directions if forward else None,
         "structure": options.structure if forward else None,
+        "losses": getattr(options, "losses", "global"),
         "parameters": dg.nn.parameter_count(state.params),
         "steps": state.step,
         "batch_size": options.batch_size,
@@ -320,7 +380,7 @@ def report(run: Run, result: dict, test: dict) -> None:
 
 
 def plot(run: Run, test: dict) -> None:
-    """Draw the training loss, raw and smoothed, and the test accuracy of each class."""
+    """Draw the training loss, raw and smoothed, and the accuracy: over the run, or by class."""
     need("matplotlib").use("Agg")
     from matplotlib import pyplot
 
@@ -338,10 +398,19 @@ def plot(run: Run, test: dict) -> None:
         title=f"{run.options.model}, {run.options.method}",
     )
     left.legend()
-    right.bar(range(len(test["by_class"])), test["by_class"], color="C0")
-    low = min(test["by_class"])
-    right.set(xlabel="digit", ylabel="test accuracy", title=f"test accuracy {test['accuracy']:.4f}",
-              ylim=(max(0.0, 2 * low - 1.01), 1), xticks=range(len(test["by_class"])))  # fmt: skip
+    if run.evaluations:
+        points = [(row["step"], row["accuracy"]) for row in run.evaluations]
+        right.plot(*zip(*points, strict=True), marker=".", label="held out")
+        right.axhline(test["accuracy"], color="C1", linestyle="--", label="test, at the end")
+        right.set(xlabel="step", ylabel="accuracy")
+        right.legend()
+    else:
+        right.bar(range(len(test["by_class"])), test["by_class"], color="C0")
+        low = min(test["by_class"])
+        limits = max(0.0, 2 * low - 1.01), 1
+        right.set(xlabel="class", ylabel="test accuracy", ylim=limits)
+        right.set_xticks(range(len(test["by_class"])))
+    right.set(title=f"test accuracy {test['accuracy']:.4f}")
     figure.tight_layout()
     figure.savefig(run.options.plot, dpi=120)
     pyplot.close(figure)

@@ -112,6 +112,10 @@ def test_epochs_count_the_batches_of_the_data(train):
     "model, options",
     [
         ("mlp", ()),
+        ("mlp", ("--losses", "global")),
+        ("mlp", ("--losses", "local", "--method", "backprop")),
+        ("localmixer", ()),
+        ("localmixer", ("--method", "backprop")),
         ("mlp", ("--perturb", "weights")),
         ("mlp", ("--method", "backprop")),
         ("logreg", ("--perturb", "weights", "--structure", "dense", "--directions", "2")),
@@ -121,21 +125,28 @@ def test_epochs_count_the_batches_of_the_data(train):
 def test_every_model_and_method_runs(train, model, options):
     code, summary = train("--model", model, "--steps", 3, *options)
     assert code == 0 and summary["steps"] == 3
-    assert summary["parameters"] == {"mlp": 1_863_690, "logreg": 7850}[model]
+    local = summary["losses"] == "local"
+    sizes = {"mlp": 674_836 if local else 1_863_690, "logreg": 7850, "localmixer": 429_076}
+    assert summary["parameters"] == sizes[model]
+    assert local == (model != "logreg" and options == () or "local" in options)
     assert np.isfinite([summary["train_loss"], summary["test_loss"]]).all()
     backprop = "backprop" in options
     assert summary["method"] == ("backprop" if backprop else "forward")
     assert (summary["directions"] is None) == backprop
 
 
-@pytest.mark.parametrize("options", [(), ("--perturb", "weights"), ("--method", "backprop")])
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--losses", "global"), ("--perturb", "weights"), ("--method", "backprop")],
+)
 def test_the_convolutional_model_runs(train, script, subset, monkeypatch, options):
     (x, y), (x_test, y_test) = subset
     few = [int(np.argmax(y_test == digit)) for digit in range(10)]
     tiny = (x[:32], y[:32]), (x_test[few], y_test[few])
     monkeypatch.setattr(dg.datasets, "mnist", lambda d: tiny)
     code, summary = train("--model", "cnn", "--steps", 2, "--batch-size", 4, "--lr", 1e-5, *options)
-    assert code == 0 and summary["steps"] == 2 and summary["parameters"] == 3_333_962
+    assert code == 0 and summary["steps"] == 2
+    assert summary["parameters"] == (94_942 if summary["losses"] == "local" else 3_333_962)
     assert np.isfinite(summary["test_loss"])
 
 
@@ -292,13 +303,31 @@ def refused(train, capsys, *options):
         (("--seed", -1), "seed"),
         (("--data-dir", "/nonexistent"), "/nonexistent"),
         (("--checkpoint", "/nonexistent/a.safetensors"), "--checkpoint"),
+        (("--checkpoint", os.devnull), "no ordinary file"),
         (("--plot", "/nonexistent/a.png"), "--plot"),
+        (("--plot", "nowhere.jpgg"), ".png"),
         (("--resume",), "--resume needs --checkpoint"),
         (("--batch-size", 501), "501"),
     ],
 )
 def test_what_cannot_be_run_is_one_line_and_exit_code_two(train, capsys, options, said):
     assert said in refused(train, capsys, "--model", "logreg", "--steps", 3, *options)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder that nobody can write to")
+@pytest.mark.parametrize("option", ["--checkpoint", "--plot"])
+def test_a_file_that_cannot_be_written_is_refused_before_training(train, capsys, option):
+    line = refused(train, capsys, "--model", "logreg", "--steps", 3, option, "/proc/a.png")
+    assert f"{option} /proc/a.png: cannot be written" in line
+
+
+def test_the_check_of_a_file_leaves_it_as_it_was(script, tmp_path):
+    _, trainer = script
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_text("kept")
+    trainer.check_writable("checkpoint", old)
+    trainer.check_writable("checkpoint", new)
+    assert old.read_text() == "kept" and list(tmp_path.iterdir()) == [old]
 
 
 def test_damaged_data_is_refused_by_file(train, capsys, tmp_path):

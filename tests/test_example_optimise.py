@@ -42,7 +42,7 @@ def test_both_functions_give_a_table_a_picture_and_figures(optimise, tmp_path, c
         assert sorted(forward["final"]) == [forward["min"], forward["median"], forward["max"]]
         assert 0 < forward["max"] < initial / 10 and 0 < exact["median"] < initial / 10
         assert figures["ratio"] == pytest.approx(forward["median"] / exact["median"])
-        assert forward["steps_per_second"] == pytest.approx(3 * 200 / forward["seconds"])
+        assert forward["steps_per_second"] == pytest.approx(200 / forward["seconds"])
     out = capsys.readouterr().out
     assert "Beale: rate 0.01, 200 iterations" in out and "Rosenbrock: rate 0.0005" in out
     assert out.count("ratio of medians") == 2
@@ -165,7 +165,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(optimise, mo
     with pytest.raises(SystemExit) as caught:
         optimise.main([])
     assert caught.value.code == 2
-    assert "python -m pip install '.[examples]'" in capsys.readouterr().err.splitlines()[-1]
+    assert "python -m pip install tqdm matplotlib" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

@@ -79,7 +79,7 @@ def copied_tree(target):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "editable", "wheel from sdist"])
 def test_an_install_contains_everything(kind, tmp_path):
-    tree = copied_tree(tmp_path / "tree")
+    tree = copied_tree(tmp_path / "dualgrad")  # a clone's name: no script beside it may import it
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     install = [python, "-m", "pip", "install", "--quiet"]

@@ -49,7 +49,7 @@ def cached_folder(name: str, download: Download) -> tuple[Path | None, str | Non
     """Return the complete folder of a data set in the user's cache, or None and the reason why."""
     folder = cache_folder(name)
     if folder is None:
-        return None, "pooch is not installed: python -m pip install 'dualgrad[data]'"
+        return None, "pooch is not installed: python -m pip install pooch tqdm"
     reason = download(folder)
     return (folder, None) if reason is None else (None, reason)
 

@@ -152,8 +152,9 @@ def guided_gradient(
     quantity, whose use is biased. Published re-implementations train with it.
 
     Passes: a forward pass with one tangent (module: one for each block), the heads' short reverse
-    passes, and one forward and reverse pass of each block. Memory: the results of the blocks and
-    one block's reverse pass ("activation"); two copies of the weights and one block's ("weight").
+    passes (twice for "activation"), and one forward and reverse pass of each block. Memory: the
+    results of the blocks and one block's reverse pass ("activation"); two copies of the weights and
+    one block's ("weight"); for "module" a tangent for each block.
 
     Raises:
         OptionError: an unknown option; or a network that is no LocalNetwork, or of one block.
@@ -188,7 +189,8 @@ def guided_gradient(
 def _activations(blocks: _Blocks, options: _Options) -> tuple[Array, list[tuple]]:
     """Return the losses (N,) and the gradients of each (block, aux), scalars by example."""
     n = len(blocks.x)
-    inputs, guesses, heads, own = [], [], [], []
+    inputs, guesses, squares, heads, own = [], [], [], [], []
+    cheap = options.guess != "intermediate"  # to find again: results are large, and so are guesses
     h, t = blocks.x, None
     for m in range(blocks.last):
         inputs.append(h)
@@ -198,9 +200,11 @@ def _activations(blocks: _Blocks, options: _Options) -> tuple[Array, list[tuple]
             return blocks.run(m, "block", block, h, keep=True)
 
         h, t = (push(h), None) if t is None else jvp(push, (h,), (t,))
-        head, s = _guess(blocks, options, m, h)
+        head, s = _head(blocks, m, h)
+        s = s if options.guess == "local" else _guess(blocks, options, m, h)
         heads.append(head)
-        guesses.append(s)
+        guesses.append(None if cheap else s)
+        squares.append(_by_example(s * s))
         own.append(_near(blocks, options.target, m, h, s))
         t = s if t is None else t + s
 
@@ -208,24 +212,26 @@ def _activations(blocks: _Blocks, options: _Options) -> tuple[Array, list[tuple]
     d = None
     if options.target in ("global", "sum"):
         _, d = jvp(lambda h: blocks.through(last, pair, h), (h,), (t,))
-    losses, (gradient, _) = _pull(
-        lambda pair, h: blocks.through(last, pair, h, keep=True), (pair, h),
+    losses, (gradient,) = _pull(
+        lambda pair: blocks.through(last, pair, h, keep=True), (pair,),
         np.full(n, 1 / n, h.dtype),
     )  # fmt: skip
 
-    squares = [_by_example(s * s) for s in guesses]
     everywhere = sum(squares)
-    gradients = []
-    for m, (x, s) in enumerate(zip(inputs, guesses, strict=True)):
+    gradients: list[tuple] = []
+    for m in reversed(range(last)):  # the first blocks have the largest results: others go before
+        x, s = inputs.pop(), guesses.pop()
+        s = _guess(blocks, options, m, h) if s is None else s
         scale = np.zeros(n, s.dtype)
         for derivative, square in ((d, everywhere), (own[m], squares[m])):
             if derivative is not None:
                 scale += _coefficients(derivative, square, options)
         scaled = s * (scale / n).reshape(-1, *(1,) * (s.ndim - 1))
         block = blocks.blocks[m].block
-        _, (g, _) = _pull(lambda b, x, m=m: blocks.run(m, "block", b, x), (block, x), scaled)
+        _, (g,) = _pull(lambda b, m=m, x=x: blocks.run(m, "block", b, x), (block,), scaled)
         gradients.append((g, heads[m]))
-    return losses, [*gradients, gradient]
+        h = x
+    return losses, [*reversed(gradients), gradient]
 
 
 def _by_example(x: Array) -> Array:
@@ -240,23 +246,28 @@ def _coefficients(d: Array, square: Array, options: _Options) -> Array:
     return np.divide(d, square, out=np.zeros_like(d), where=square > 0)
 
 
-def _guess(blocks: _Blocks, options: _Options, m: int, h: Array) -> tuple[Tree, Array]:
-    """Return the gradient of block m's head on h, and the guess of the loss's gradient at h."""
+def _head(blocks: _Blocks, m: int, h: Array) -> tuple[Tree, Array]:
+    """Return the gradient of block m's head on h, and the examples' gradients of its loss at h."""
     n = len(h)
-    ones = np.full(n, 1 / n, h.dtype)
-    block, aux = blocks.pair(m)
-    _, (head, s) = _pull(lambda aux, h: blocks.loss(m, (None, aux), h, keep=True), (aux, h), ones)
-    if options.guess in ("ntk", "fixed-ntk"):
-        drawn = blocks.fresh(m, options.guess)
-        _, (s,) = _pull(lambda h: blocks.loss(m, (None, drawn), h), (h,), ones)
-    elif options.guess == "intermediate":
-        following = blocks.pair(m + 1)
-        _, (s,) = _pull(lambda h: blocks.through(m + 1, following, h), (h,), ones)
-    elif options.guess == "random":
-        key = blocks.key.fold_in("directions")
-        s = drawing.draw_noise(key, f"block/{m}", h.shape, h.dtype, (0, 1), "rademacher")[0]
-        return head, s
+    aux = blocks.blocks[m].aux
+    _, (head, s) = _pull(
+        lambda aux, h: blocks.loss(m, (None, aux), h, keep=True), (aux, h),
+        np.full(n, 1 / n, h.dtype),
+    )  # fmt: skip
     return head, s * h.dtype.type(n)
+
+
+def _guess(blocks: _Blocks, options: _Options, m: int, h: Array) -> Array:
+    """Return the guess of the examples' gradients of the loss at h, the result of block m."""
+    if options.guess == "random":
+        key = blocks.key.fold_in("directions")
+        return drawing.draw_noise(key, f"block/{m}", h.shape, h.dtype, (0, 1), "rademacher")[0]
+    ones = np.ones(len(h), h.dtype)
+    if options.guess == "intermediate":
+        following = blocks.pair(m + 1)
+        return _pull(lambda h: blocks.through(m + 1, following, h), (h,), ones)[1][0]
+    aux = blocks.fresh(m, options.guess)
+    return _pull(lambda h: blocks.loss(m, (None, aux), h), (h,), ones)[1][0]
 
 
 def _near(blocks: _Blocks, target: str, m: int, h: Array, s: Array) -> Array | None:
@@ -279,8 +290,8 @@ def _weights(blocks: _Blocks, options: _Options) -> tuple[Array, list[tuple]]:
         head, s, h = _guess_weights(blocks, options, m, h)
         heads.append(head)
         guesses.append(s)
-    losses, (gradient, _) = _pull(
-        lambda pair, h: blocks.through(last, pair, h, keep=True), (blocks.pair(last), h),
+    losses, (gradient,) = _pull(
+        lambda pair: blocks.through(last, pair, h, keep=True), (blocks.pair(last),),
         np.full(n, 1 / n, h.dtype),
     )  # fmt: skip
     known = options.guess != "random"
