@@ -210,7 +210,7 @@ def test_without_data_the_error_says_what_to_do(load, module, folder, cache, mon
         f"online, or set DUALGRAD_DATA to the folder that holds {folder}/ with the official files."
     )
     monkeypatch.setattr(files, "cache_folder", lambda name: None)
-    with pytest.raises(DataError, match=r"pooch is not installed: .*dualgrad\[data\]"):
+    with pytest.raises(DataError, match=r"pooch is not installed: .*install pooch tqdm"):
         load()
 
 
