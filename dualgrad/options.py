@@ -65,8 +65,9 @@ def _number(where: str, name: str, value: Any) -> float:
 def num_threads() -> int:
     """Return how many threads compiled kernels use: plans of training steps.
 
-    As `set_num_threads` said; else the variable DUALGRAD_NUM_THREADS, read at the first use; else
-    one for each CPU that the process may run on. A forked child uses one.
+    As `set_num_threads` said; else the variable DUALGRAD_NUM_THREADS, read at the first use; else,
+    also where it is empty, one for each CPU that the process may run on. 256 at most, and no more
+    than the system starts, which is said once. A forked child uses one.
 
     Raises:
         OptionError: DUALGRAD_NUM_THREADS is no positive integer.
@@ -78,7 +79,7 @@ def num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Let compiled kernels use n threads from now on; results do not depend on it.
+    """Let compiled kernels use n threads from now on, 256 at most; results do not depend on it.
 
     Raises:
         OptionError: n is no positive integer.

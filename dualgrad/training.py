@@ -6,13 +6,14 @@ the eager step: forward_gradient (or the backward baseline) followed by optimise
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import tree
-from .errors import LevelError, OptionError, StructureError
+from .errors import DtypeError, LevelError, OptionError, ShapeError, StructureError
 from .estimators import forward_gradient, wants_key
 from .kernels.fused import missing
 from .optim import Optimiser
@@ -50,13 +51,24 @@ class TrainingState:
         }
         self._used = False
 
-    def _get(self, name: str) -> Any:
+    def _check_unused(self, what: str) -> None:
         if self._used:
             raise LevelError(
-                f"state.{name}: this state went into a later step, which wrote over its arrays. "
-                f"Use the state that the step returned: state, value = step(state, *batch)."
+                f"{what}: this state went into a later step, which wrote over its arrays. "
+                f"Use the state that the step returned: state, value = step(state, *batch). (Where "
+                f"an interrupt kept it from being assigned, it is lost: go on from a saved one.)"
             )
+
+    def _get(self, name: str) -> Any:
+        self._check_unused(f"state.{name}")
         return self._parts[name]
+
+    def _params(self) -> Any:
+        """Return the parameters as they are held, a Store where the last step was planned."""
+        params = self._get("params")
+        if type(params) is Store:
+            params.restore(self._parts["step"])
+        return params
 
     @property
     def params(self) -> Tree:
@@ -76,7 +88,7 @@ class TrainingState:
 
     def _natural(self) -> Tree:
         """Return the parameters as arrays of their own shapes."""
-        params = self._get("params")
+        params = self._params()
         return params.tree() if isinstance(params, Store) else params
 
     def state_tree(self) -> Tree:
@@ -118,6 +130,39 @@ def _apart(results: Tree, params: Tree) -> Tree:
     return tree.map(apart, results)
 
 
+def _check_batch(where: str, batch: tuple) -> None:
+    """Raise for a batch without an example, or with a mask that the loss would not see."""
+    if batch and isinstance(batch[0], np.ndarray) and batch[0].ndim and not len(batch[0]):
+        raise ShapeError(
+            f"{where}: argument 1 of the batch has shape {batch[0].shape}: a loss over no example "
+            f"has no mean, and would make every parameter NaN. Leave such a batch out."
+        )
+    for number, given in enumerate(batch, 1):
+        if type(given) is not np.ndarray:
+            for x in tree.leaves(given):
+                if isinstance(x, np.ma.MaskedArray):
+                    raise OptionError(
+                        f"{where}: argument {number} of the batch is a masked array, and its mask "
+                        f"would be ignored. Give x.filled(0), and the mask as an argument."
+                    )
+
+
+@contextmanager
+def _noting(batch: tuple) -> Iterator[None]:
+    """Note, where a loss fails as it does on what is no array, which arguments are none."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        for number, given in enumerate(batch, 1):
+            if given is None or isinstance(given, (list, tuple)):
+                what = "None" if given is None else f"a {type(given).__name__}"
+                error.add_note(
+                    f"Argument {number} of the batch is {what}, and a loss is called with what the "
+                    f"step is given. Where it takes an array, give np.asarray(x, dtype)."
+                )
+        raise
+
+
 class TrainingStep:
     """The function that training_step returns; see there."""
 
@@ -151,18 +196,26 @@ class TrainingStep:
                 f"step: the first argument is a {type(state).__name__}; give the state that "
                 f"step.init(params, key), or the step before, returned."
             )
+        state._check_unused("step(state, ...)")
+        _check_batch("step", batch)
         planned = self._planned(state, batch)
         if planned is not None:
             return planned
         params, number, model_state = state._natural(), state.step, state._get("model_state")
         state_arguments = (model_state,) if self._stateful else ()
-        (value, (model_state, aux)), gradient = self._gradient(
-            params, *state_arguments, *batch, key=state.key.fold_in(number)
-        )
+        with _noting(batch):
+            (value, (model_state, aux)), gradient = self._gradient(
+                params, *state_arguments, *batch, key=state.key.fold_in(number)
+            )
         value, model_state, aux = _apart((value, model_state, aux), params)
-        params, memory = self._optimiser.update(params, gradient, state._get("optimiser"))
-        following = TrainingState(params, memory, state.key, number + 1, model_state)
-        state._used = True
+        key, memory = state.key, state._get("optimiser")
+        state._used = True  # an interrupt from here on leaves arrays half updated
+        try:
+            params, memory = self._optimiser.update(params, gradient, memory)
+        except Exception:
+            state._used = False
+            raise
+        following = TrainingState(params, memory, key, number + 1, model_state)
         return following, ((value, aux) if self._has_aux else value)
 
     def _planned(self, state: TrainingState, batch: tuple) -> tuple | None:
@@ -172,7 +225,7 @@ class TrainingStep:
         memory = state._get("optimiser")
         updates = int(memory["step"])
         done = self._planner.step(
-            state._get("params"), state.key, state.step, updates, state._get("model_state"), batch
+            state._params(), state.key, state.step, updates, state._get("model_state"), batch
         )
         if done is None:
             return None
@@ -180,6 +233,7 @@ class TrainingStep:
         memory = {"step": np.array(updates + 1, np.int64)}
         following = TrainingState(store, memory, state.key, state.step + 1, model_state)
         state._used = True
+        store.settle()
         return following, ((value, aux) if self._has_aux else value)
 
     def value(self, state: TrainingState, *batch: Any) -> Any:
@@ -188,28 +242,33 @@ class TrainingStep:
         A loss that names `key` gets the one that the next step will have.
         """
         number, model_state = state.step, state._get("model_state")
+        _check_batch("step.value", batch)
         if self._planner is not None:
-            done = self._planner.value(state._get("params"), state.key, number, model_state, batch)
+            done = self._planner.value(state._params(), state.key, number, model_state, batch)
             if done is not None:
                 state._parts["params"], value = done
                 return value
         more = {"key": state.key.fold_in(number).fold_in("loss")} if self._keyed else {}
         given = (state._natural(), *((model_state,) if self._stateful else ()), *batch)
-        return objective(self._loss(*given, **more)[0])
+        with _noting(batch):
+            return objective(self._loss(*given, **more)[0])
 
     def explain(self, state: TrainingState, *batch: Any) -> None:
         """Print how the step runs on such a batch: what is fused, what is eager, and why."""
         from .plan.replay import describe
 
-        print(self._description)
+        _check_batch("step.explain", batch)
         if self._planner is None:
+            print(self._description)
             return
-        found = self._planner.examine(
-            state._natural(), state.key, state.step, state._get("model_state"), batch
+        found = self._planner.look(
+            state._params(), state.key, state.step, state._get("model_state"), batch
         )
         if found.graph is None:
             print(f"eager, as {found.reason}")
+            print(f"  {self._description}")
             return
+        print(f"a plan of: {self._description}")
         for step in found.steps:
             print(f"  {describe(step, found.graph)}  ({step.line})")
 
@@ -274,7 +333,7 @@ def training_step(
         description = "gradient by vjp, then optimiser.update"
     reason = _why_eager(method, plan, optimiser, options)
     planner = None if reason else _planner(uniform, loss, optimiser, precision, has_state, options)
-    how = f"eager ({reason}): {description}" if reason else f"a plan of: {description}"
+    how = f"eager ({reason}): {description}" if reason else description
     return TrainingStep(uniform, gradient, optimiser, has_state, has_aux, planner, how)
 
 
@@ -290,8 +349,10 @@ def _why_eager(method: Any, plan: bool, optimiser: Optimiser, options: dict[str,
         "perturb='activations'": given.get("perturb", "weights") != "weights",
         "combine='projection'": given.get("combine", "mean") != "mean",
         "a guess": "guess" in given,
+        "scope is not 'global'": given.get("scope", "global") != "global",
         "chunk_size is set": "chunk_size" in given,
         "argnums is not 0": given.get("argnums", 0) != 0,
+        "directions are a value": not isinstance(given.get("distribution", ""), str),
         "dense normal directions": dense and given.get("distribution") == "normal",
     }
     found = next((reason for reason, holds in reasons.items() if holds), "")
@@ -319,12 +380,19 @@ def _planner(uniform: Callable, loss: Callable, optimiser: Optimiser, precision:
 def _parts(result: Any, has_state: bool, has_aux: bool) -> tuple:
     """Return what a loss gave as (value, (new model state or None, aux or None))."""
     parts = 1 + has_state + has_aux
-    if parts == 1:
-        return result, (None, None)
-    if not isinstance(result, tuple) or len(result) != parts:
-        names = ["value"] + ["new_model_state"] * has_state + ["aux"] * has_aux
-        raise StructureError(f"training_step: the loss must return ({', '.join(names)}).")
-    value, *rest = result
+    value, rest = result, []
+    if parts > 1:
+        if not isinstance(result, tuple) or len(result) != parts:
+            names = ["value"] + ["new_model_state"] * has_state + ["aux"] * has_aux
+            raise StructureError(f"training_step: the loss must return ({', '.join(names)}).")
+        value, *rest = result
+    if getattr(value, "shape", None) == (0,):
+        raise ShapeError("training_step: the loss has shape (0,): it is of no example.")
+    if getattr(getattr(value, "dtype", None), "kind", "") == "c":
+        raise DtypeError(
+            f"training_step: the loss is {value.dtype} of shape {value.shape}; it must be real. "
+            f"Take its real part or its absolute value, or give a real batch."
+        )
     return value, (rest[0] if has_state else None, rest[-1] if has_aux else None)
 
 

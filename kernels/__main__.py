@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from . import dispatch, fused, threads
+from .jit import NOT_KEPT
 
 
 def warm() -> None:
@@ -21,7 +22,7 @@ def warm() -> None:
         for loop in dispatch.LOOPS:
             loop.prepare(dtype.char)
         print(f"{dtype}: {time.perf_counter() - start:.1f} s", flush=True)
-    print(f"kept in {folder}" if folder else "not kept: no folder for it can be written")
+    print(f"kept in {folder}" if folder else f"not kept, so every process compiles: {NOT_KEPT}")
 
 
 def main() -> int:
@@ -35,10 +36,15 @@ def main() -> int:
     if fused.missing():
         print(f"nothing to compile: {fused.missing()}", file=sys.stderr)
         return 1
+    try:
+        number = threads.num_threads()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     if command == "warm":
         warm()
     else:
-        print(f"vectors: {dispatch.vector_unit()}; threads: {threads.num_threads()}")
+        print(f"vectors: {dispatch.vector_unit()}; threads: {number}")
     return 0
 
 

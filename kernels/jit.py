@@ -14,6 +14,11 @@ from typing import Any
 # Every fast-math flag that keeps NaN and infinity: nnan and ninf would break isnan and 0 * inf.
 SAFE_FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp", "afn"})
 
+NOT_KEPT = (
+    "no folder for compiled kernels can be written, neither beside the package nor in the user's "
+    "cache. Set the variable NUMBA_CACHE_DIR to one that can"
+)
+
 _announced = False
 
 
@@ -44,6 +49,7 @@ def jit(
 
 def _keep(compiled: Any) -> None:
     """Let a dispatcher use the cache on disk, where a folder can be written."""
+    _listen()
     try:
         compiled.enable_caching()
     except RuntimeError as error:
@@ -54,7 +60,6 @@ def _keep(compiled: Any) -> None:
     file = getattr(compiled._cache, "_cache_file", None)
     if file is not None and hasattr(file, "_source_stamp"):
         file._source_stamp = source_digest()
-    _listen()
 
 
 @functools.cache
@@ -74,14 +79,18 @@ def _listen() -> None:
     class Announce(event.Listener):
         def on_start(self, event: Any) -> None:
             global _announced
-            module = event.data["dispatcher"].py_func.__module__
-            if not _announced and ".fused." in module:
+            dispatcher = event.data["dispatcher"]
+            if not _announced and ".fused." in dispatcher.py_func.__module__:
                 _announced = True
+                folder = dispatcher.stats.cache_path
+                how = (
+                    f"once (about 20 s; kept in {folder}; python -m dualgrad.kernels warm does it "
+                    f"beforehand)"
+                    if folder
+                    else f"as in every process (about 20 s): {NOT_KEPT}"
+                )
                 print(
-                    "dualgrad: compiling kernels for this CPU, once (about 20 s; "
-                    "python -m dualgrad.kernels warm does it beforehand)",
-                    file=sys.stderr,
-                    flush=True,
+                    f"dualgrad: compiling kernels for this CPU, {how}", file=sys.stderr, flush=True
                 )
 
         def on_end(self, event: Any) -> None:

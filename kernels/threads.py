@@ -16,6 +16,8 @@ from typing import Any
 
 VARIABLE = "DUALGRAD_NUM_THREADS"
 
+MOST = 256  # threads: more than any machine these stages were made for can use
+
 _lock = threading.Lock()
 _tasks: Any = queue.SimpleQueue()
 _helpers = 0  # threads that wait for tasks in this process
@@ -44,26 +46,40 @@ def _whole(value: Any, where: str) -> int:
 def num_threads() -> int:
     """Return how many threads the compiled kernels use.
 
-    Set by `set_num_threads`; else DUALGRAD_NUM_THREADS, read at the first use; else one a CPU that
-    the process may run on. A forked child has no helpers and runs on one.
+    Set by `set_num_threads`; else DUALGRAD_NUM_THREADS, read at the first use; else, also where it
+    is empty, one a CPU that the process may run on; MOST at most. A forked child has no helpers and
+    runs on one.
 
     Raises:
         ValueError: DUALGRAD_NUM_THREADS is no positive integer.
     """
     global _number
     if _forked:
-        _notice()
+        _say(
+            "this process was forked, and threads do not survive a fork: its kernels run on one "
+            "thread. Start processes by spawn to use more."
+        )
         return 1
     if _number is None:
-        given = os.environ.get(VARIABLE)
-        _number = _available() if given is None else _whole(given, VARIABLE)
+        given = os.environ.get(VARIABLE, "").strip()
+        _number = _capped(_whole(given, VARIABLE) if given else _available())
     return _number
 
 
 def set_num_threads(n: int) -> None:
-    """Let the compiled kernels use n threads from now on. Raises ValueError unless n >= 1."""
+    """Let the compiled kernels use n threads from now on, MOST at most.
+
+    Raises:
+        ValueError: n is no integer >= 1.
+    """
     global _number
-    _number = _whole(n, "set_num_threads: n")
+    _number = _capped(_whole(n, "set_num_threads: n"))
+
+
+def _capped(number: int) -> int:
+    if number > MOST:
+        _say(f"{number} threads are more than kernels use: {MOST} are taken.")
+    return min(number, MOST)
 
 
 def help_with(work: Callable, *args: Any) -> None:
@@ -74,15 +90,22 @@ def help_with(work: Callable, *args: Any) -> None:
     others = num_threads() - 1
     if others > _helpers:
         _hire(others)
-    for _ in range(others):
+    for _ in range(min(others, _helpers)):
         _tasks.put((work, args))
 
 
 def _hire(wanted: int) -> None:
-    global _helpers
+    """Start helpers until there are so many, or until the system starts no more."""
+    global _helpers, _number
     with _lock:
         while _helpers < wanted:
-            threading.Thread(target=_serve, args=(_tasks,), name="dualgrad", daemon=True).start()
+            helper = threading.Thread(target=_serve, args=(_tasks,), name="dualgrad", daemon=True)
+            try:
+                helper.start()
+            except RuntimeError as error:
+                _number = _helpers + 1
+                _say(f"{error}: kernels run on {_number} threads, and not on {wanted + 1}.")
+                return
             _helpers += 1
 
 
@@ -93,18 +116,14 @@ def _serve(tasks: Any) -> None:
         del work, args  # an idle helper keeps nothing alive
 
 
-_noticed = False
+_said: set[str] = set()
 
 
-def _notice() -> None:
-    global _noticed
-    if not _noticed:
-        _noticed = True
-        print(
-            "dualgrad: this process was forked, and threads do not survive a fork: its kernels run "
-            "on one thread. Start processes by spawn to use more.",
-            file=sys.stderr,
-        )
+def _say(message: str) -> None:
+    """Print a line to stderr, once in this process."""
+    if message not in _said:
+        _said.add(message)
+        print(f"dualgrad: {message}", file=sys.stderr)
 
 
 def _after_fork() -> None:

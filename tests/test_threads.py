@@ -186,7 +186,7 @@ def test_the_variable_is_read_at_the_first_use(bits):
     assert (status, output) == (0, bits), errors
 
 
-@pytest.mark.parametrize("nonsense", ["many", "0", "-2", "", "1.5"])
+@pytest.mark.parametrize("nonsense", ["many", "0", "-2", "1.5"])
 def test_a_variable_that_is_no_number_is_an_error_that_says_so(nonsense):
     code = """
     try:
@@ -197,6 +197,84 @@ def test_a_variable_that_is_no_number_is_an_error_that_says_so(nonsense):
     status, output, errors = python(code, DUALGRAD_NUM_THREADS=nonsense)
     assert status == 0, errors
     assert f"DUALGRAD_NUM_THREADS={nonsense!r}; give the number of threads" in output
+
+
+def test_an_empty_variable_is_none(bits):
+    code = "assert threads.num_threads() == threads._available()"
+    status, _, errors = python(code, DUALGRAD_NUM_THREADS=" ")
+    assert status == 0, errors
+
+
+def test_more_threads_than_kernels_use_are_not_taken(capsys, monkeypatch):
+    monkeypatch.setattr(threads, "_said", set())
+    for _ in range(2):
+        threads.set_num_threads(100_000)
+    assert threads.num_threads() == threads.MOST
+    assert capsys.readouterr().err.count("100000 threads are more than kernels use") == 1
+
+
+def test_where_no_thread_can_be_started_those_there_are_do_the_work(bits):
+    code = """
+    import threading
+    start = threading.Thread.start
+    def limited(self, started=[]):
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+    threading.Thread.start = limited
+    threads.set_num_threads(64)
+    report()
+    assert threads.num_threads() == 3 and threads._helpers == 2
+    """
+    status, output, errors = python(code)
+    assert (status, output) == (0, bits), errors
+    assert errors.count("kernels run on 3 threads, and not on 64") == 1
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "dualgrad.kernels", "info"], capture_output=True, text=True,
+        env={**os.environ, threads.VARIABLE: "many"}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "DUALGRAD_NUM_THREADS='many'" in done.stderr
+
+
+NOTICE = """
+import sys
+from dualgrad.kernels import jit
+from dualgrad.kernels.fused import program
+import numba.core.caching as caching
+if sys.argv[1:] == ["nowhere"]:
+    for locator in caching.CacheImpl._locator_classes:
+        locator.from_function = classmethod(lambda cls, function, file: None)
+import numpy as np
+
+def fused(x):
+    return x + 1
+fused.__module__ = "dualgrad.kernels.fused.example"
+jit.jit(fused, entry=True)(np.float64(1))
+"""
+
+
+@pytest.mark.parametrize("nowhere", [False, True])
+def test_the_notice_says_where_kernels_are_kept(nowhere, tmp_path):
+    script = tmp_path / "notice.py"
+    script.write_text(NOTICE)
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    done = subprocess.run(
+        [sys.executable, str(script), *["nowhere"] * nowhere], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": root, "NUMBA_CACHE_DIR": str(tmp_path / "kept")},
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "compiling kernels for this CPU" in done.stderr
+    if nowhere:
+        assert "as in every process" in done.stderr
+        assert "Set the variable NUMBA_CACHE_DIR" in done.stderr
+    else:
+        assert f"kept in {tmp_path / 'kept'}" in done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -237,7 +315,7 @@ def test_a_state_goes_on_in_a_forked_child(bits):
     child = os.fork()
     for _ in range(2):
         state, value = step(state, *given)
-    print(float(value).hex(), flush=True)
+    os.write(1, f"{float(value).hex()} ".encode())  # whole, beside the other process
     if child == 0:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0

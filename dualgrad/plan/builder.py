@@ -70,11 +70,18 @@ class Builder:
 
     def _end(self) -> None:
         if self._rows:
+            if self.settings.k:
+                every = list(self.store.packed.values())
+                self._mark(every if self.headed else self._leaves, left=self.headed)
             program = self.stages.Program(self._rows, self.dtype, self._kept)
-            self.items.append(
-                Segment(program, self._patches, self._gathers, self._leaves, self._results)
-            )
+            self.items.append(Segment(program, self._patches, self._gathers, self._results))
         self._begin()
+
+    def _mark(self, leaves: list[Leaf], left: bool) -> None:
+        """Let a program note that nothing is due of these leaves after it, or what it has left."""
+        marks = np.array([leaf.pending.ctypes.data for leaf in leaves], np.int64)
+        self._kept.append(marks)
+        self._rows.append(self.stages.mark_stage(self.words.ctypes.data, marks, left))
 
     def _patch(self, field: int, ref: Ref, dtype: np.dtype) -> None:
         """Let a field of the row that comes next hold the address of a value."""
@@ -398,4 +405,5 @@ class Builder:
         self._begin()
         for step in layers:
             self._rows.append(self._update(self._directions(step)))
+        self._mark(self._leaves, left=False)
         self.store.leave(self.stages.Program(self._rows, self.dtype, self._kept))

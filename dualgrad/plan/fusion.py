@@ -5,6 +5,7 @@ that stays as it is. Recognition goes by what was called, so a layer of dg.nn an
 written with operators are one.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,11 +63,15 @@ class CrossEntropy(NamedTuple):
 
 
 class Plain(NamedTuple):
-    """A call that runs as it is; moving: on duals, as it depends on the parameters."""
+    """A call that runs as it is; moving: on duals, as it depends on the parameters.
+
+    miss: of a product that is not fused, (how many conditions it meets, the one that it fails).
+    """
 
     call: Call
     result: Ref
     moving: bool
+    miss: tuple[int, str] = (0, "")
 
     @property
     def line(self) -> str:
@@ -100,12 +105,21 @@ class _Matcher:
 
     def parameter(self, x: Any, ndim: int) -> bool:
         """Whether x is a parameter of so many axes that nothing else reads."""
-        return (
-            type(x) is Ref
-            and x in self.parameters
-            and len(self.uses[x]) == 1
-            and self.value(x).ndim == ndim
-            and self.value(x).dtype == self.dtype
+        return not any(failed for failed, _ in self._of_parameter(x, ndim, ""))
+
+    def _of_parameter(self, x: Any, ndim: int, line: str) -> Iterator[tuple[bool, str]]:
+        """Yield (whether a parameter fails a condition of the stages, how) in order."""
+        yield type(x) is not Ref or x not in self.parameters, "its second argument is no parameter"
+        w = self.value(x)
+        yield w.ndim != ndim, f"its weight has shape {w.shape}, {ndim} axes are fused"
+        yield w.dtype != self.dtype, f"its weight is {w.dtype}, others are {self.dtype}"
+        lines = [self.graph.calls[i].line for i in self.uses[x] if i >= 0]
+        others = ", ".join(sorted({f"at {other}" for other in lines if other != line}))
+        yield (
+            len(self.uses[x]) != 1,
+            f"its weight of shape {w.shape} is read {len(self.uses[x])} times"
+            + (f", also {others}" if others else "")
+            + " (a penalty on weights, or tied ones)",
         )
 
     def following(self, ref: int) -> tuple[int, Call] | None:
@@ -131,30 +145,44 @@ class _Matcher:
             return bias, True, after[0]
         return bias, False, number
 
-    def linear(self, number: int, call: Call) -> Linear | None:
+    def miss(self, number: int, call: Call) -> tuple[int, str]:
+        """Return (conditions met, the first that fails or "") of a product as a fused layer."""
+        for met, (failed, how) in enumerate(self._conditions(number, call)):
+            if failed:
+                return met, how
+        return 0, ""
+
+    def _conditions(self, number: int, call: Call) -> Iterator[tuple[bool, str]]:
+        convolves = call.function is conv2d_core
+        ndim = 4 if convolves else 2
+        extra = len(call.args) != 2 or (bool(call.kwargs) and not convolves)
+        yield extra, "it has further arguments"
+        x, weight = call.args
+        yield from self._of_parameter(weight, ndim, call.line)
+        w = self.value(weight)
+        yield type(x) is not Ref or x in self.parameters, "its first argument is a parameter"
+        value = self.value(x)
+        yield value.ndim != ndim, f"its input has shape {value.shape}, {ndim} axes are fused"
+        yield value.dtype != w.dtype, f"its input is {value.dtype} and its weight {w.dtype}"
+        yield value.size == 0, f"its input has shape {value.shape}"
+        if not convolves:
+            return
+        groups, dilation = call.kwargs["groups"], call.kwargs["dilation"]
+        yield groups != 1, f"it has {groups} groups"
+        yield dilation != (1, 1), f"it has dilation {dilation}"
+        yield w.shape[-1] % PANEL != 0, f"it has c_out {w.shape[-1]}, no multiple of {PANEL}"
+        size = self.value(self.graph.inputs + number).size
+        yield size == 0, "its result is empty"
+
+    def linear(self, number: int, call: Call) -> Linear:
         source, weight = call.args
-        if not self.parameter(weight, 2) or not self.activation(source, 2, weight):
-            return None
         bias, rectified, last = self.epilogue(number)
         self.take(number, last)
         return Linear(source, weight, bias, rectified, Ref(self.graph.inputs + last), call.line)
 
-    def activation(self, x: Any, ndim: int, weight: Ref) -> bool:
-        """Whether x is a recorded value, no parameter, that a stage can read beside a weight."""
-        if type(x) is not Ref or x in self.parameters:
-            return False
-        value = self.value(x)
-        return value.ndim == ndim and value.size > 0 and value.dtype == self.value(weight).dtype
-
-    def convolution(self, number: int, call: Call) -> Convolution | None:
+    def convolution(self, number: int, call: Call) -> Convolution:
         source, weight = call.args
         window = call.kwargs
-        if not self.parameter(weight, 4) or not self.activation(source, 4, weight):
-            return None
-        if window["groups"] != 1 or window["dilation"] != (1, 1):
-            return None
-        if self.value(weight).shape[-1] % PANEL or not self.value(self.graph.inputs + number).size:
-            return None
         bias, rectified, last = self.epilogue(number)
         after = self.following(self.graph.inputs + last)
         pooled = after is not None and after[1].function is max_pool2d and _is_pair(after[1])
@@ -214,24 +242,43 @@ def steps_of(graph: Graph, parameters: set[int]) -> list[Step]:
         if number in match.taken:
             continue
         step: Step | None = None
-        if call.function in PRODUCTS and len(call.args) == 2 and not call.kwargs:
-            step = match.linear(number, call)
-        elif call.function is conv2d_core:
-            step = match.convolution(number, call)
+        miss = (0, "")
+        if call.function in PRODUCTS or call.function is conv2d_core:
+            miss = match.miss(number, call)
+            if not miss[1] and call.function is conv2d_core:
+                step = match.convolution(number, call)
+            elif not miss[1]:
+                step = match.linear(number, call)
         elif call.function is np.reshape:
             step = match.flatten(number, call, fused)
         elif call.function is cross_entropy:
             step = match.cross_entropy(number, call, fused)
         if step is None:
             ref = Ref(graph.inputs + number)
-            step = Plain(call, ref, ref in match.moving)
+            step = Plain(call, ref, ref in match.moving, miss)
         else:
             fused.add(step.result)
         steps.append(step)
     return _ordered(steps)
 
 
+def nearest(steps: list[Step]) -> str:
+    """Return which product of a loss comes nearest to a fused layer, and what it lacks."""
+    products = [step for step in steps if isinstance(step, Plain) and step.miss[1]]
+    if not products:
+        return "it has no x @ w and no conv2d"
+    best = max(products, key=lambda step: step.miss[0])
+    name = "conv2d" if best.call.function is conv2d_core else "matmul"
+    return f"of {name} at {best.line}, {best.miss[1]}"
+
+
 def _ordered(steps: list[Step]) -> list[Step]:
-    """Return what does not move first, so that it does not come between fused stages."""
-    still = [step for step in steps if isinstance(step, Plain) and not step.moving]
-    return still + [step for step in steps if not (isinstance(step, Plain) and not step.moving)]
+    """Return what does not move first, so that it does not come between fused stages, and the head,
+    which ends the step, last."""
+
+    def place(step: Step) -> int:
+        if isinstance(step, Plain) and not step.moving:
+            return 0
+        return 2 if isinstance(step, CrossEntropy) else 1
+
+    return sorted(steps, key=place)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..trace import Ref
-from .packed import Leaf
 
 
 class Settings(NamedTuple):
@@ -57,5 +56,4 @@ class Segment(NamedTuple):
     program: Any
     patches: dict[tuple[Ref, np.dtype], list[tuple[int, int]]]  # where addresses of values go
     gathers: list[tuple[Ref, np.ndarray]]  # values of plain steps, to be stacked
-    leaves: list[Leaf]  # whose pending update the stages apply
     results: list[Ref]  # of which plain steps or the outputs read views

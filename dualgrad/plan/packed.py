@@ -3,6 +3,10 @@
 A step writes no parameter. It leaves coefficients c, and the next step subtracts c_i v_i from each
 panel as it loads it, drawing the direction v_i again; whoever reads the parameters flushes first,
 by the same compiled function, so reading changes no bit of what follows.
+
+An interrupt (Ctrl-C) may come between any two calls. So what is due is noted by the compiled call
+that leaves or applies it, as 1 + the number of the step; and what a step has left is dropped where
+its state turns out to be still in use: nothing has been written for it yet.
 """
 
 from typing import Any
@@ -36,7 +40,7 @@ class Leaf:
     """One parameter in panels: (P, rows, 16), rows is 1 for a vector.
 
     Attributes:
-        pending: whether an update is due, int64 of shape (1,).
+        pending: 1 + the step whose update is due, or 0; int64 of shape (1,).
         keys: int64 (2, 2): the leaf's key in this and in the previous step.
     """
 
@@ -105,9 +109,14 @@ class Store:
         self.words = words()
         self.words[[KEY_LOW, KEY_HIGH]] = key.words
         self.numbers = numbers(k, clip)
-        self.step = 0  # whose update is due
+        self.coming: tuple[int, dict[int, Array]] | None = None
         self._flush: Any = None
         self._shared = np.zeros((0, 5), np.int64)  # of each leaf: pending, then its keys
+
+    @property
+    def marks(self) -> np.ndarray:
+        """What is due of each packed leaf, int64 (leaves,): a view."""
+        return self._shared[:, 0]
 
     def pack(self, wanted: set[int]) -> None:
         """Hold these leaves, and no others, in panels."""
@@ -116,41 +125,51 @@ class Store:
         if set(self.packed) == wanted:
             return
         self.flush()
-        for i in set(self.packed) - wanted:
-            self.leaves[i] = self.packed.pop(i).read()
-        for i in set(self.packed) & wanted:  # of another plan: into the new memory with them all
-            self.leaves[i] = self.packed.pop(i).read()
-        self._shared = np.zeros((len(wanted), 5), np.int64)
+        leaves, packed = list(self.leaves), {}
+        for i, leaf in self.packed.items():  # of another plan: into the new memory with them all
+            leaves[i] = leaf.read()
+        shared = np.zeros((len(wanted), 5), np.int64)
         chosen = sorted(wanted)
         # One piece: its pages are touched as leaves move in, and there is no slack around each.
-        sizes = [packed_size(self.leaves[i]) for i in chosen]
-        memory = aligned((sum(sizes),), self.leaves[chosen[0]].dtype)
+        sizes = [packed_size(leaves[i]) for i in chosen]
+        memory = aligned((sum(sizes),), leaves[chosen[0]].dtype)
         start = 0
-        for i, size, shared in zip(chosen, sizes, self._shared, strict=True):
-            part = memory[start : start + size]
-            self.packed[i] = Leaf(self.paths[i], self.leaves[i], part, shared)
-            self.leaves[i] = None
+        for i, size, part in zip(chosen, sizes, shared, strict=True):
+            packed[i] = Leaf(self.paths[i], leaves[i], memory[start : start + size], part)
+            leaves[i] = None
             start += size
-        self.plans.clear()
-        self._flush = None
+        # In one call, so that an interrupt finds all of it or nothing.
+        vars(self).update(leaves=leaves, packed=packed, plans={}, _flush=None, _shared=shared)
 
     def leave(self, program: Any) -> None:
         """Take the program that applies what is due."""
         self._flush = self._flush or program
 
-    def due(self) -> None:
-        """Note that a step has left an update, if it has."""
-        self.step = int(self.words[STEP])
-        self._shared[:, 0] = self.words[PENDING]
+    def due(self, step: int, coming: dict[int, Array]) -> None:
+        """Note that a step has left an update of all packed leaves, and new values of others."""
+        self.coming = (step, coming)
+        self.marks[:] = step + 1
+
+    def settle(self) -> None:
+        """Take the new values of leaves that are not packed: the state before them is used."""
+        if self.coming is not None:
+            for i, x in self.coming[1].items():
+                self.leaves[i] = x
+            self.coming = None
+
+    def restore(self, step: int) -> None:
+        """Drop what an interrupted call has left for a state that has taken `step` steps."""
+        if self.coming is not None and self.coming[0] == step:
+            self.coming = None
+        if self._shared.size and self._shared.item(0) == step + 1:
+            self.marks[:] = 0
 
     def flush(self) -> None:
         """Apply the update that is due."""
-        if not self._shared[:, 0].any():
-            return
-        self.words[STEP] = self.step + 1  # the directions due are those of the step before it
-        self._flush.run(parallel=True)
-        self.words[PENDING] = 0
-        self._shared[:, 0] = 0
+        due = int(self.marks.max(initial=0))
+        if due:
+            self.words[STEP] = due  # the directions due are those of the step before it
+            self._flush.run(parallel=True)
 
     def tree(self) -> tree.Tree:
         """Return the parameters as they are now; packed leaves as arrays of their own."""

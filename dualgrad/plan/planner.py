@@ -15,7 +15,7 @@ import numpy as np
 from .. import tree
 from ..random import Key
 from ..trace import Graph, Untraceable, trace
-from .fusion import Plain, Step, steps_of
+from .fusion import Plain, Step, nearest, steps_of
 from .layout import Settings
 from .packed import Store, kind_of
 from .replay import Changed, Plan
@@ -30,6 +30,7 @@ class Made(NamedTuple):
     graph: Graph | None
     steps: list[Step]
     reason: str
+    lasting: bool = True  # false where this batch is at fault, and another may do
 
 
 class Planner:
@@ -67,8 +68,10 @@ class Planner:
         kind = self._signature(model_state, batch)
         if kind is None:
             return None
-        signature = (settings.k > 0, kind, self.watch.state())
         store = params if isinstance(params, Store) else None
+        if store is None:
+            self.watch.include(params)
+        signature = (settings.k > 0, kind, self.watch.state())
         plan = store.plans.get(signature) if store is not None else None
         if plan is None:
             plan = self._plan(params, key, number, model_state, batch, settings, signature)
@@ -116,11 +119,24 @@ class Planner:
         more = {"key": key} if self.keyed else {}
         return self.loss(params, *((model_state,) if self.stateful else ()), *batch, **more)
 
-    def _record(self, *state: Any) -> tuple[Graph, list]:
-        return trace(self._apply, self._arguments(*state))
-
-    def _call(self, *state: Any) -> Any:
-        return self._apply(*self._arguments(*state))
+    def look(self, params: Any, key: Key, number: int, model_state: tree.Tree,
+             batch: tuple) -> Made:  # fmt: skip
+        """Return what a step on these arguments would do: as decided before, or examined now."""
+        kind = self._signature(model_state, batch)
+        if kind is None:
+            why = "an argument is neither array nor key nor number, or model_state holds a number"
+            return Made(None, [], why)
+        store = params if isinstance(params, Store) else None
+        if store is None:
+            self.watch.include(params)
+        signature = (self.settings.k > 0, kind, self.watch.state())
+        found = self.made.get((kind_of(params) if store is None else store.kind, signature))
+        if found is not None:
+            return found
+        if not self._has_room():
+            return Made(None, [], _too_many(batch))
+        natural = params if store is None else store.tree()
+        return self.examine(natural, key, number, model_state, batch)
 
     def examine(self, params: tree.Tree, key: Key, number: int, model_state: tree.Tree,
                 batch: tuple) -> Made:  # fmt: skip
@@ -131,17 +147,31 @@ class Planner:
             return Made(None, [], "a floating leaf of params is not an array of entries")
         if not any(leaves[i].ndim > 1 for i in floating):
             return Made(None, [], "params has no matrix, so no layer that is fused")
-        if self.watch.large():
-            reason = f"it reads an array of shape {self.watch.large()} that is no argument"
-            return Made(None, [], reason)
+        self.watch.state()
+        if self.watch.reason:
+            return Made(None, [], self.watch.reason)
+        with _random_state_kept():
+            found = self._record(params, key, number, model_state, batch)
+        if isinstance(found, Made):
+            return found
+        steps = steps_of(found, set(floating))
+        if all(isinstance(step, Plain) for step in steps):
+            return Made(None, [], f"no layer of it is one that is fused: {nearest(steps)}")
+        return Made(found, steps, "")
+
+    def _record(self, *state: Any) -> Graph | Made:
+        """Return the record of the loss, or why it cannot be replayed."""
         try:
-            with _random_state_kept():
-                graph, recorded = self._record(params, key, number, model_state, batch)
-                plain = self._call(params, key, number, model_state, batch)
+            graph, recorded = trace(self._apply, self._arguments(*state))
         except Untraceable as refused:
             return Made(None, [], str(refused))
-        except Exception as error:  # whatever it is, the eager run meets it too, or need not
-            return Made(None, [], f"recording it raised {type(error).__name__}: {error}")
+        except Exception as error:  # the loss's own, or of what it does to recorded values
+            reason = f"recording it raised {type(error).__name__}: {error}"
+            return Made(None, [], reason, lasting=self._runs(*state))
+        before = self.watch.state()
+        plain = self._apply(*self._arguments(*state))
+        if self.watch.state() != before:
+            return Made(None, [], self.watch.reason or "it changes what it reads when it is called")
         value = plain[0]
         if not isinstance(value, (np.ndarray, np.generic)) or (
             value.dtype.kind != "f" or value.ndim > 1
@@ -149,17 +179,24 @@ class Planner:
             return Made(None, [], "its value is no floating array of shape () or (N,)")
         if not _agree(recorded, tree.leaves(plain)):
             return Made(None, [], "it gave other numbers when it was recorded than when called")
-        steps = steps_of(graph, set(floating))
-        if all(isinstance(step, Plain) for step in steps):
-            return Made(None, [], "no layer of it is one that is fused")
-        return Made(graph, steps, "")
+        return graph
+
+    def _runs(self, *state: Any) -> bool:
+        """Whether the loss can be called on such arguments."""
+        try:
+            self._apply(*self._arguments(*state))
+        except Exception:  # whatever it is, the eager step meets it next
+            return False
+        return True
+
+    def _has_room(self) -> bool:
+        """Whether one more signature can be recorded; not where they change too often to pay."""
+        return len(self.made) < MOST or self.steps >= MOST * self.records
 
     def _room(self, store: Store | None) -> bool:
-        """Make room for one more signature; False where they change too often to pay."""
-        if len(self.made) < MOST:
-            return True
-        if self.steps < MOST * self.records:
-            return False
+        """Make room for one more signature; False where there is none."""
+        if len(self.made) < MOST or not self._has_room():
+            return self._has_room()
         _, signature = oldest = next(iter(self.made))
         del self.made[oldest]
         if store is not None:
@@ -175,8 +212,9 @@ class Planner:
         if found is None:
             natural = params if store is None else store.tree()
             found = self.examine(natural, key, number, model_state, batch)
-            self.made[of] = found
-            self.records += 1
+            if found.lasting:
+                self.made[of] = found
+                self.records += 1
         if found.graph is None:
             return None
         if store is None:
@@ -195,6 +233,20 @@ def _kind(x: Any) -> Any:
     if isinstance(x, (np.ndarray, np.generic)):
         return x.shape, x.dtype
     return type(x) if isinstance(x, Key) else (type(x), repr(x))
+
+
+def _too_many(batch: tuple) -> str:
+    """Return why a signature is not recorded any more, and what to do about it."""
+    given = [
+        f"argument {i} of the batch is a Python {type(x).__name__}"
+        for i, x in enumerate(batch, 1)
+        if isinstance(x, (int, float, complex, str)) and not isinstance(x, np.generic)
+    ]
+    why = "the shapes of the batch or numbers that the loss reads change from step to step"
+    advice = "pass what changes as an array, and batches of one shape"
+    if given:
+        why, advice = given[0], "if it changes from step to step, pass np.asarray(x, dtype)"
+    return f"{MOST} signatures were recorded and too few steps used each of them: {why}; {advice}"
 
 
 @contextmanager

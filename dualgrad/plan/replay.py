@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import directions as draws
+from .. import drawing
 from ..dual import DualTensor, Level, new_level, primal_of, read_only
 from ..errors import DualgradError
 from ..nn.functional import cross_entropy
@@ -19,7 +19,7 @@ from ..trace import Graph, fill, refs
 from .builder import Builder
 from .fusion import Convolution, CrossEntropy, Flatten, Plain, Step
 from .layout import Segment, Settings
-from .packed import DERIVATIVES, ERROR, LOSS, PENDING, RATE, STEP, Store
+from .packed import DERIVATIVES, ERROR, LOSS, RATE, STEP, Store
 
 # Multiply-adds of a step from which a second thread pays: about 50 us of work.
 PARALLEL = 2_000_000
@@ -74,7 +74,7 @@ class Plan:
             how = settings.distribution, settings.structure
             for i in self.plain:
                 x = store.leaves[i]
-                carriers[i] = draws.draw_leaf(under, store.paths[i], x, (0, settings.k), *how)
+                carriers[i] = drawing.draw_leaf(under, store.paths[i], x, (0, settings.k), *how)
                 values[i] = DualTensor(read_only(x), carriers[i], level)
         self.words[STEP] = step
         if self.schedule is not None:
@@ -87,7 +87,7 @@ class Plan:
         value = self._value(values)
         others = self.constants or [_owned(fill(x, values)) for x in self.graph.outputs[1:]]
         if settings.k:
-            self._update(carriers)
+            self._update(carriers, step)
         return value, others
 
     def _call(self, step: Plain, values: list) -> Any:
@@ -115,9 +115,6 @@ class Plan:
         for ref, stack in segment.gathers:
             _gather(values[ref], stack, level)
         segment.program.run(self.parallel)
-        if self.moving:
-            for leaf in segment.leaves:
-                leaf.pending[0] = 0
         for ref in segment.results:
             primal, tangents = self.views[ref]
             values[ref] = (
@@ -127,7 +124,6 @@ class Plan:
             )
         if self.words[ERROR]:
             self.words[ERROR] = 0
-            self.store.due()
             self._raise_label(values)
 
     def _raise_label(self, values: list) -> None:
@@ -153,18 +149,18 @@ class Plan:
         clipped = d if clip is None else np.clip(d, -clip, clip)
         self.numbers[DERIVATIVES : DERIVATIVES + k] = d
         self.numbers[DERIVATIVES + k : DERIVATIVES + 2 * k] = self.numbers[RATE] * clipped / k
-        self.words[PENDING] = 1
         return value
 
-    def _update(self, carriers: dict[int, Any]) -> None:
-        """Leave the update due where leaves are packed, and do it where they are not."""
-        self.store.due()
-        if not carriers:
-            return
+    def _update(self, carriers: dict[int, Any], step: int) -> None:
+        """Leave the update due, by coefficients of packed leaves and as new values of others."""
+        if self.headed and not carriers:
+            return  # the last stage has noted it
         k = self.settings.k
         c = self.numbers[DERIVATIVES + k : DERIVATIVES + 2 * k].copy()
+        coming = {i: self.store.leaves[i].copy() for i in carriers}
         for i, carrier in carriers.items():
-            add_to(self.store.leaves[i], draws.combine(carrier, c), -1.0)
+            add_to(coming[i], drawing.combine(carrier, c), -1.0)
+        self.store.due(step, coming)
 
 
 def _owned(x: Any) -> Any:
@@ -187,7 +183,8 @@ def describe(step: Step, graph: Graph) -> str:
         return "x".join(map(str, graph.values[ref].shape))
 
     if isinstance(step, Plain):
-        return f"eager   {step.call!r}" if step.moving else f"batch   {step.call!r}"
+        why = f", as {step.miss[1]}" if step.miss[1] else ""
+        return f"eager   {step.call!r}{why}" if step.moving else f"batch   {step.call!r}"
     if isinstance(step, Flatten):
         return "view    flatten"
     if isinstance(step, CrossEntropy):

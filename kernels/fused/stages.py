@@ -14,11 +14,13 @@ from .program import (
     FILTERS,
     FINISH,
     LINEAR,
+    MARK,
     PAD,
     UPDATE,
     WINOGRAD,
     Program,
     aligned,
+    mark_stage,
 )
 from .transforms import POINTS, filters_size
 from .winograd import padded_size, winograd_stage
@@ -34,6 +36,7 @@ __all__ = [
     "LABELS",
     "LINEAR",
     "LINEAR_X",
+    "MARK",
     "NONE",
     "PAD",
     "POINTS",
@@ -52,6 +55,7 @@ __all__ = [
     "finish_stage",
     "leaf_draw",
     "linear_stage",
+    "mark_stage",
     "pad_stage",
     "padded_size",
     "sums_size",
