@@ -8,6 +8,7 @@ machine a product on several waits for the slowest. "GEMM" rows time the product
 whole patch matrix, already made, with the filters.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +18,7 @@ import numpy as np
 import timing
 
 import dualgrad as dg
-from dualgrad.kernels import conv, dispatch, pool, product, softmax
+from dualgrad.kernels import conv, dispatch, normalise, pool, product, softmax
 
 Case = tuple[str, str, Callable[[], object], bool]  # kernel, size, call, has a numba loop
 SAME = ((1, 1), (1, 1))
@@ -96,6 +97,20 @@ def softmax_cases() -> Iterator[Case]:
         )
 
 
+def normalise_cases() -> Iterator[Case]:
+    """Over rows of 32 and 512 entries, over columns, and over all axes but the last."""
+    layouts = (((32,), (-1,)), ((512,), (-1,)), ((64, 64), (-2,)), ((8, 8, 16), (-4, -3, -2)))
+    for rest, axes in layouts:
+        for size in (1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20):
+            x = normal(size // math.prod(rest), *rest)
+            y, _, variance = normalise.normalise(x, axes, 1e-5)
+            shape = f"{size} {'x'.join(map(str, x.shape))} {axes}"
+            call = partial(normalise.normalise, x, axes, 1e-5)
+            yield "normalise", shape, call, True
+            call = partial(normalise.normalise_tangent, x[None], y, variance, axes, 1e-5)
+            yield "normalise_tangent", shape, call, True
+
+
 def elementwise_cases() -> Iterator[Case]:
     """Through duals with one tangent: where no loop runs, NumPy computes value and tangent."""
     for dtype in (np.float32, np.float64):
@@ -154,7 +169,15 @@ def main() -> None:
     options = timing.parser(__doc__, plot=False, pinned=False, peers=False).parse_args()
     rows = []
     print(f"{'kernel':20s} {'size':28s} {'numpy us':>10s} {'numba us':>10s} {'ratio':>7s}")
-    cases = (conv_cases, pool_cases, product_cases, softmax_cases, elementwise_cases, plan_cases)
+    cases = (
+        conv_cases,
+        pool_cases,
+        product_cases,
+        softmax_cases,
+        normalise_cases,
+        elementwise_cases,
+        plan_cases,
+    )
     for family in cases:
         for kernel, size, call, has_loop in family():
             loop = has_loop and dispatch.numba_available()

@@ -23,6 +23,8 @@ THRESHOLDS: dict[str, int | dict[str, int]] = {
     "max_pool2d_gather": 8192,  # elements of the result
     "max_pool2d_scatter": 8192,  # elements of ct
     "outer_add": 16384,  # elements of w; ranks above product.cpu.LOOP_RANK stay with BLAS
+    "normalise": 16384,  # elements of x
+    "normalise_tangent": 16384,  # elements of t
     "exp": {"avx512": 1 << 16, "avx2": 1 << 15, "other": 1 << 16},  # elements of x, these four
     "tanh": {"avx512": 1 << 16, "avx2": 1 << 15, "other": 1 << 16},
     "log": {"avx512": 1 << 16, "avx2": 1 << 15, "other": 1 << 16},

@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 
 import dualgrad as dg
-from dualgrad import nn, tree
+from dualgrad import nn, testing, tree
+from dualgrad.dual import DualTensor, new_level
+from dualgrad.kernels import dispatch
+from dualgrad.ops.normalisation import normalise, normalise_with_statistics
 from dualgrad.random import Key
+from dualgrad.structured import Outer
+from dualgrad.trace import fill, trace
 
 KEY = Key(0)
 
@@ -91,3 +96,96 @@ def test_running_statistics_carry_no_tangents_and_batch_statistics_do():
     np.testing.assert_allclose(dy, 0, atol=1e-12)  # a shift of the whole batch changes nothing
     assert all(type(array) is np.ndarray for array in states[0].values())
     np.testing.assert_allclose(states[0]["mean"], 0.1 * x.mean(axis=0), rtol=1e-12)
+
+
+# --- normalisation, one primitive
+
+
+AXES = {"rows": (-1,), "columns": (0, 1), "the middle": (1,), "apart": (0, 2)}
+FORMS = ["never", "always"] if dispatch.numba_available() else ["never"]
+NORMALISE = {
+    "alone": lambda x, axes: normalise(x, axes, 0.1),
+    "with statistics": lambda x, axes: normalise_with_statistics(x, axes, 0.1)[0],
+}
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("which", NORMALISE)
+@pytest.mark.parametrize("use", FORMS)
+def test_normalise_has_derivatives_of_every_order_in_every_mode(use, which, axes, monkeypatch):
+    monkeypatch.setattr(dispatch, "numba_use", use)
+    x, v, u = normal(0, 4, 3, 5), normal(1, 4, 3, 5), normal(2, 4, 3, 5)
+
+    def function(x):
+        return NORMALISE[which](x, AXES[axes])
+
+    testing.check_function(function, x, order=2, k=3)
+    testing.check_transpose(lambda x: dg.jvp(function, (x,), (v,))[1], (x,))
+    testing.check_jvp(lambda x: dg.vjp(function, x)[1](u), (x,))
+
+    def scalar(x):
+        return np.sum(u * function(x) ** 3)
+
+    composed = dg.hessian(lambda x: np.sum(u * by_numpy(x, AXES[axes]) ** 3))(x)
+    np.testing.assert_allclose(dg.hessian(scalar)(x), composed, rtol=1e-9, atol=1e-9)
+    third = dg.jvp(lambda x: dg.jvp(lambda x: dg.jvp(scalar, (x,), (v,))[1], (x,), (u,))[1],
+                   (x,), (v,))[1]  # fmt: skip
+    backwards = dg.jvp(
+        lambda x: dg.jvp(lambda x: np.sum(dg.vjp(scalar, x)[1](1.0)[0] * v), (x,), (u,))[1],
+        (x,), (v,),
+    )[1]  # fmt: skip
+    np.testing.assert_allclose(backwards, third, rtol=1e-9)
+
+
+def test_normalise_of_complex_numbers():
+    x = normal(0, 4, 3) + 1j * normal(1, 4, 3)
+    testing.check_function(lambda x: normalise(x, (0,), 2.0), x, order=2)
+
+
+def by_numpy(x, axes):
+    centred = x - np.mean(x, axis=axes, keepdims=True)
+    return centred / np.sqrt(np.mean(centred**2, axis=axes, keepdims=True) + 0.1)
+
+
+def test_normalise_of_a_tangent_in_factors():
+    x = normal(0, 6, 5)
+    a, b = normal(1, 2, 6), normal(2, 2, 5)
+    with new_level("test") as level:
+        got = normalise(DualTensor(x, Outer(a, b), level), (-1,), 0.1).tangents
+    dense = np.einsum("ki,kj->kij", a, b)
+    expected = dg.pushforward(lambda x: by_numpy(x, (-1,)), (x,), (dense,))[1]
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_record_of_batch_statistics_replays_them_for_another_batch():
+    def function(layer, x, mean, variance):
+        state = {"mean": mean, "variance": variance}
+        y, state = layer(normalise(x, (1,), 0.1), state)
+        return y, state["mean"], state["variance"]
+
+    layer = nn.BatchNorm(6, **DOUBLE)
+    first = layer, normal(0, 5, 6), np.zeros(6), np.ones(6)
+    second = layer, normal(1, 5, 6), np.ones(6), np.zeros(6)
+    graph, _ = trace(function, first)
+    values = tree.leaves(second)
+    assert len(values) == graph.inputs
+    for call in graph.calls:
+        values.append(call.function(*fill(call.args, values), **fill(call.kwargs, values)))
+    for ref, array in zip(graph.outputs, function(*second), strict=True):
+        np.testing.assert_array_equal(values[ref], array)
+
+
+def test_the_statistics_of_nested_duals_are_plain():
+    x, found = normal(0, 4, 3), []
+
+    def function(x):
+        y, mean, variance = normalise_with_statistics(x, (0,), 0.1)
+        found.append((mean, variance))
+        return np.sum(y**3)
+
+    dg.hessian(function)(x)
+    dg.gradient(function, mode="reverse")(x)
+    for mean, variance in found:
+        assert type(mean) is type(variance) is np.ndarray
+        np.testing.assert_allclose(mean, x.mean(axis=0, keepdims=True), rtol=1e-12)
+        np.testing.assert_allclose(variance, x.var(axis=0, keepdims=True), rtol=1e-12)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..dual import primal_of
 from ..errors import OptionError, ShapeError
+from ..ops.normalisation import normalise, normalise_with_statistics
 from ..options import count, fraction, positive
 from ..random import Key
 from .module import STATIC, Array, Module, check_trailing, floating_dtype
@@ -58,7 +59,7 @@ class LayerNorm(Module):
         shape = self.scale.shape
         check_trailing("LayerNorm", x, shape, len(shape), "Give x with these axes last.")
         axes = tuple(range(-len(shape), 0))
-        return normalise(x, axes, self.eps) * self.scale + self.shift
+        return _scaled(normalise(x, axes, self.eps), self.scale, self.shift)
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -117,7 +118,8 @@ class GroupNorm(Module):
         channels = x.shape[-1]
         positions = math.prod(x.shape[1:-1])
         split = x.reshape((x.shape[0], positions, self.groups, channels // self.groups))
-        return normalise(split, (1, 3), self.eps).reshape(x.shape) * self.scale + self.shift
+        y = normalise(split, (1, 3), self.eps).reshape(x.shape)
+        return _scaled(y, self.scale, self.shift)
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -195,21 +197,20 @@ class BatchNorm(Module):
                 f"variance. Give two examples or more, or training=False."
             )
         axes = tuple(range(x.ndim - 1))
-        mean = np.mean(x, axis=axes)
-        centred = x - mean
-        variance = np.mean(centred * centred, axis=axes)
-        y = centred / np.sqrt(variance + self.eps) * self.scale + self.shift
-        unbiased = primal_of(variance) * (size / (size - 1))
-        new = {"mean": self._running(state["mean"], primal_of(mean))}
+        y, mean, variance = normalise_with_statistics(x, axes, self.eps)
+        unbiased = variance.reshape(-1) * (size / (size - 1))
+        new = {"mean": self._running(state["mean"], mean.reshape(-1))}
         new["variance"] = self._running(state["variance"], unbiased)
-        return y, new
+        return _scaled(y, self.scale, self.shift), new
 
     def _running(self, old: Array, batch: Array) -> Array:
         return (self.momentum * old + (1 - self.momentum) * batch).astype(old.dtype, copy=False)
 
 
-def normalise(x: Array, axes: tuple[int, ...], eps: float) -> Array:
-    """Return (x - mean) / sqrt(variance + eps), statistics over some axes."""
-    centred = x - np.mean(x, axis=axes, keepdims=True)
-    variance = np.mean(centred * centred, axis=axes, keepdims=True)
-    return centred / np.sqrt(variance + eps)
+def _scaled(y: Array, scale: Array, shift: Array) -> Array:
+    """Return y * scale + shift; y, which is new, is written into where that gives the same."""
+    if all(type(part) is np.ndarray and part.dtype == y.dtype for part in (y, scale, shift)):
+        y *= scale
+        y += shift
+        return y
+    return y * scale + shift

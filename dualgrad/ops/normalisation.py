@@ -1,0 +1,95 @@
+"""Normalisation over some axes as one primitive: what LayerNorm, GroupNorm and BatchNorm share."""
+
+from typing import Any
+
+import numpy as np
+
+from ..dual import TRACES, Array, DualTensor, primal_of, trace_of
+from ..kernels import normalise as kernels
+from ..primitive import Node, Primitive
+from .products import _array
+from .structural import negative_axes
+
+
+def _with_tangents(x: Array, axes: tuple[int, ...], eps: float) -> Any:
+    """Return (y, mean, variance) from one run of the kernel, or None for duals that need more.
+
+    That is, for tangents that are neither plain nor recorded, and for nested duals.
+    """
+    if type(x) is not DualTensor:
+        return kernels.normalise(x, axes, eps)
+    carrier, kind = x.carrier, type(x.carrier)
+    if type(x.primal) is DualTensor or (kind is not np.ndarray and kind is not Node):
+        return None
+    x.level.check("normalise")
+    y, mean, variance = kernels.normalise(x.primal, axes, eps)
+    if kind is np.ndarray:
+        t: Any = kernels.normalise_tangent(carrier, y, variance, axes, eps)
+    else:
+        params = {"axes": axes, "eps": eps}
+        t = Node(_normalise, (y, variance), params, [carrier], y.shape, y.dtype)
+    return DualTensor(y, t, x.level), mean, variance
+
+
+def _variance(primals, active, y, axes, eps):
+    (x,) = primals
+    centred = x - np.mean(x, axis=axes, keepdims=True)
+    return y, np.mean(centred * centred, axis=axes, keepdims=True)
+
+
+def _turn(residuals, t, axes, eps):
+    """dy = (dx - mean(dx) - y mean(y dx)) / sqrt(variance + eps); of reals, its own transpose."""
+    y, variance = residuals
+    if all(type(part) is np.ndarray for part in (y, variance, t)):
+        return kernels.normalise_tangent(t, y, variance, axes, eps)
+    centred = t - np.mean(t, axis=axes, keepdims=True)
+    along = np.mean(y * t, axis=axes, keepdims=True)
+    return (centred - y * along) / np.sqrt(variance + eps)
+
+
+def _pull(residuals, ct, axes, eps):
+    if ct.dtype.kind == "c":  # the transpose under Re(sum(conj(u) v))
+        residuals = tuple(map(np.conj, residuals))
+    return [_turn(residuals, ct, axes, eps)]
+
+
+def _fast(x, axes, eps):
+    found = _with_tangents(x, axes, eps)
+    return None if found is None else found[0]
+
+
+_normalise = Primitive(
+    "normalise",
+    lambda x, axes, eps: kernels.normalise(x, axes, eps)[0],
+    _variance,
+    lambda residuals, tangents, axes, eps: _turn(residuals, tangents[0], axes, eps),
+    _pull,
+    fast=_fast,
+)
+
+
+def normalise(x: Array, axes: tuple[int, ...], eps: float) -> Array:
+    """Return (x - mean) / sqrt(variance + eps), x's shape, statistics over some axes.
+
+    Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), section 3, for the derivative.
+    """
+    x = _array(x)
+    return _normalise(x, axes=negative_axes(axes, x.ndim), eps=eps)
+
+
+def normalise_with_statistics(
+    x: Array, axes: tuple[int, ...], eps: float
+) -> tuple[Array, Array, Array]:
+    """Return normalise(x, axes, eps), and the mean and variance without tangents.
+
+    These have x's shape with axes of length 1; the variance is the biased one.
+    """
+    if TRACES and (trace := trace_of((x,))) is not None:
+        return trace.record(normalise_with_statistics, (x, axes, eps), {})
+    x = _array(x)
+    axes = negative_axes(axes, x.ndim)
+    found = _with_tangents(x, axes, eps)
+    if found is not None:
+        return found
+    _, mean, variance = kernels.normalise(primal_of(x), axes, eps)
+    return _normalise(x, axes=axes, eps=eps), mean, variance

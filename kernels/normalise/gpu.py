@@ -1,0 +1,15 @@
+"""The twins of cpu.py for CuPy arrays: names and arguments, CUDA kernels in a later release."""
+
+from typing import Any
+
+from ..dispatch import not_on_gpu
+
+
+def normalise(x: Any, axes: tuple[int, ...], eps: float) -> tuple[Any, Any, Any]:
+    """Return (x - mean) / sqrt(variance + eps), x's shape, and the mean and variance."""
+    raise not_on_gpu("normalise")
+
+
+def normalise_tangent(t: Any, y: Any, variance: Any, axes: tuple[int, ...], eps: float) -> Any:
+    """Return k tangents of what normalise gives, for tangents t of its argument."""
+    raise not_on_gpu("normalise_tangent")
