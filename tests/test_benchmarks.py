@@ -348,6 +348,20 @@ def test_memory_sees_what_a_dense_direction_stores(tmp_path):
 
 
 @pytest.mark.slow
+def test_memory_of_guided_gradients_is_beside_backprops(tmp_path):
+    small = ("--model", "resnet18", "--width", "0.125", "--batch-size", "32")
+    found = figures(tmp_path, "memory", *ALONE, *small)
+    rows = {row["method"]: row for row in found["rows"]}
+    assert set(rows) == {
+        "backprop",
+        *(f"local guess, {s}" for s in ("weight", "module", "activation")),
+    }
+    arrays = [rows[f"local guess, {s}"]["arrays"] for s in ("weight", "activation")]
+    assert 0 < min(arrays) and max(arrays) < 0.8 * rows["backprop"]["arrays"]
+    assert rows["local guess, module"]["arrays"] > 3 * max(arrays)  # a tangent for each block
+
+
+@pytest.mark.slow
 def test_regress_compares_with_an_older_file(tmp_path):
     small = ("--width", "32", "--batch", "8", "--rounds", "3")
     found = figures(tmp_path, "regress", *small)

@@ -226,11 +226,14 @@ def _activations(blocks: _Blocks, options: _Options) -> tuple[Array, list[tuple]
         for derivative, square in ((d, everywhere), (own[m], squares[m])):
             if derivative is not None:
                 scale += _coefficients(derivative, square, options)
-        scaled = s * (scale / n).reshape(-1, *(1,) * (s.ndim - 1))
-        block = blocks.blocks[m].block
-        _, (g,) = _pull(lambda b, m=m, x=x: blocks.run(m, "block", b, x), (block,), scaled)
+        s = s * (scale / n).reshape(-1, *(1,) * (s.ndim - 1))
+        h = x  # the block's own result would only take memory
+
+        def along(block: Any, m: int = m, x: Array = x, s: Array = s) -> Array:
+            return np.sum(blocks.run(m, "block", block, x) * s)
+
+        _, (g,) = _pull(along, (blocks.blocks[m].block,), np.ones((), s.dtype))
         gradients.append((g, heads[m]))
-        h = x
     return losses, [*reversed(gradients), gradient]
 
 
@@ -313,6 +316,9 @@ def _guess_weights(
     """Return the gradient of block m's head, the guess for the block's weights, and its result."""
     ones = np.full(len(h), 1 / len(h), h.dtype)
     pair = blocks.pair(m)
+    if options.guess == "random":  # drawn later, where the derivative is taken
+        h = blocks.run(m, "block", pair[0], h, keep=True)
+        return _head(blocks, m, h)[0], None, h
     after: list[Array] = []
 
     def own(pair: tuple) -> Array:
