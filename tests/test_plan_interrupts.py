@@ -136,20 +136,22 @@ def test_signals_at_random_moments(name, options, helped, interrupts):
     state = step.init(params, KEY)
     for i in range(3):
         state, _ = step(state, *GIVEN[i])
-    caught = 0
-    for i in range(250):
+    caught, tried, longest = 0, 0, 400e-6
+    while caught < 150 and tried < 3000:
         given = GIVEN[state.step % len(GIVEN)]
         result, interrupted = interrupts.during(
-            draw.uniform(1e-6, 400e-6), lambda s=state, g=given: step(s, *g)
+            draw.uniform(1e-6, longest), lambda s=state, g=given: step(s, *g)
         )
-        caught += interrupted
+        caught, tried = caught + interrupted, tried + 1
+        # Machines differ in speed: the moments gather where about half of them are in a step.
+        longest = longest * 1.02 if interrupted else max(longest / 1.02, 4e-6)
         if result is not None:
             state = result[0]
         elif is_used(state):
             state = step.init(reference[12], KEY).with_state_tree(
                 {"params": reference[12], "optimiser": {"step": np.array(12)}, "key": KEY,
                  "step": 12, "model_state": None})  # fmt: skip
-        if interrupted or i % 50 == 0:
+        if interrupted or tried % 50 == 0:
             assert_close(state.params, reference[state.step], 1e-9)
     assert caught >= 20
 

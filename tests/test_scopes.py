@@ -8,6 +8,7 @@ import pytest
 
 import dualgrad as dg
 from dualgrad import nn
+from dualgrad.kernels.fused import missing
 
 KEY = dg.Key(9)
 N, CLASSES, SIGMAS = 5, 3, 5
@@ -412,7 +413,7 @@ def test_local_losses_are_not_planned_on_one_level(together, capsys):
         for _ in range(2):
             state, _ = step(state, X, Y)
         ends.append(flat(state.params))
-    assert "eager, as" in capsys.readouterr().out
+    assert ("eager, as" in capsys.readouterr().out) == (not missing())
     np.testing.assert_array_equal(*ends)
 
 
