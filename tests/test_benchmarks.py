@@ -43,7 +43,7 @@ def run_on_packaged_images(folder, script, *arguments):
         "import importlib, runpy, sys\n"
         "import dualgrad as dg\n"
         "data = importlib.import_module('dualgrad.datasets.mnist')\n"
-        "packaged = data._load(data._SUBSET, data.SUBSET_DIGESTS)\n"
+        "packaged = data.load_idx(data._SUBSET, data.SUBSET_DIGESTS)\n"
         "dg.datasets.mnist = lambda: packaged\n"
         f"sys.path.insert(0, {str(FOLDER)!r})\n"
         f"runpy.run_path({str(FOLDER / (script + '.py'))!r}, run_name='__main__')\n"

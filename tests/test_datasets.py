@@ -232,7 +232,7 @@ def test_a_mirror_that_hangs_is_left_behind(monkeypatch):
 
 
 def test_the_packaged_subset_is_balanced_and_real():
-    (x_train, y_train), (x_test, y_test) = module._load(module._SUBSET, module.SUBSET_DIGESTS)
+    (x_train, y_train), (x_test, y_test) = module.load_idx(module._SUBSET, module.SUBSET_DIGESTS)
     np.testing.assert_array_equal(np.bincount(y_train), [1000] * 10)
     np.testing.assert_array_equal(np.bincount(y_test), [150] * 10)
     assert x_train.shape == (10000, 28, 28, 1) and x_train.dtype == np.float32

@@ -24,7 +24,7 @@ import importlib, sys, threading
 sys.path.insert(0, {str(EXAMPLES)!r})
 import dualgrad as dg
 data = importlib.import_module("dualgrad.datasets.mnist")
-(x, y), (x_test, y_test) = data._load(data._SUBSET, data.SUBSET_DIGESTS)
+(x, y), (x_test, y_test) = data.load_idx(data._SUBSET, data.SUBSET_DIGESTS)
 dg.datasets.mnist = lambda folder: ((x[::20], y[::20]), (x_test[::10], y_test[::10]))
 stop_before, batches = int(sys.argv.pop(1)), dg.datasets.batches
 
@@ -44,7 +44,7 @@ sys.exit(trainer.run(mnist.main))
 @pytest.fixture(scope="module")
 def subset():
     """500 training and 150 test images that ship with the package, all digits alike."""
-    (x, y), (x_test, y_test) = data._load(data._SUBSET, data.SUBSET_DIGESTS)
+    (x, y), (x_test, y_test) = data.load_idx(data._SUBSET, data.SUBSET_DIGESTS)
     return (x[::20], y[::20]), (x_test[::10], y_test[::10])
 
 
@@ -369,7 +369,7 @@ def test_training_on_the_packaged_images_reaches_an_accuracy(
     script, monkeypatch, tmp_path, options, accuracy
 ):
     mnist, trainer = script
-    whole = data._load(data._SUBSET, data.SUBSET_DIGESTS)
+    whole = data.load_idx(data._SUBSET, data.SUBSET_DIGESTS)
     monkeypatch.setattr(dg.datasets, "mnist", lambda d: whole)
     path = tmp_path / "summary.json"
     assert trainer.run(mnist.main, [*map(str, options), "--json", str(path)]) == 0

@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 from . import files
-from .idx import Pair
-from .idx import load_idx as _load
+from .idx import Pair, load_idx
 
 # SHA-256 of the uncompressed content: archives of the same content differ.
 DIGESTS = {
@@ -50,17 +49,17 @@ def mnist(data_dir: str | os.PathLike[str] | None = None) -> tuple[Pair, Pair]:
     """
     folder = files.local_folder(data_dir, "mnist")
     if folder is not None:
-        return _load(folder, DIGESTS)
+        return load_idx(folder, DIGESTS)
     folder, reason = files.cached_folder("mnist", _download)
     if folder is not None:
-        return _load(folder, DIGESTS)
+        return load_idx(folder, DIGESTS)
     print(
         f"mnist: using the packaged subset (10,000 training and 1,500 test images), the full set "
         f"could not be downloaded ({reason}). To get it, go online, or set {files.ENVIRONMENT} to "
         f"the folder that holds mnist/ with the official files.",
         file=sys.stderr,
     )
-    return _load(_SUBSET, SUBSET_DIGESTS)
+    return load_idx(_SUBSET, SUBSET_DIGESTS)
 
 
 def _download(folder: Path) -> str | None:
