@@ -3,13 +3,27 @@
 from importlib import import_module
 from typing import Any
 
-from . import array_api, datasets, directions, errors, methods, nn, ops, optim, random, tree
+from . import (
+    array_api,
+    datasets,
+    directions,
+    errors,
+    methods,
+    nn,
+    ops,
+    optim,
+    random,
+    special,
+    tree,
+)
 from .arguments import dual, tangent
 from .array_api import VERSION as __array_api_version__
-from .array_api import asarray
+from .array_functions import asarray
 from .check import check_jvp
 from .checkpoint import load, save
 from .custom import custom_jvp, stop_gradient
+from .debugging import debug_nans
+from .differences import finite_difference
 from .dual import DualTensor, primal
 from .errors import (
     CheckpointError,
@@ -19,17 +33,22 @@ from .errors import (
     DtypeError,
     DualgradError,
     LevelError,
+    MissingPackageError,
     MissingRuleError,
+    NonFiniteError,
     OptionError,
     ShapeError,
     StructureError,
     WriteError,
 )
 from .estimators import forward_gradient
+from .jet import jet
+from .laplacian import laplacian
 from .nn.guided import guided_gradient, local_gradients
 from .options import num_threads, set_num_threads
 from .random import Key
 from .sections import objective
+from .sparse import Coloring, sparse_hessian, sparse_jacobian, sparsity
 from .structured import LowRank
 from .tape import linearize, vjp
 from .training import training_step
@@ -45,6 +64,7 @@ from .transforms import (
     value_and_gradient,
     value_and_jacobian,
 )
+from .vectorize import vectorize
 
 __version__ = "0.1.0"
 
@@ -61,6 +81,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "CheckpointError",
+    "Coloring",
     "ConversionError",
     "DataError",
     "DeviceError",
@@ -70,7 +91,9 @@ __all__ = [
     "Key",
     "LevelError",
     "LowRank",
+    "MissingPackageError",
     "MissingRuleError",
+    "NonFiniteError",
     "OptionError",
     "ShapeError",
     "StructureError",
@@ -82,10 +105,12 @@ __all__ = [
     "check_jvp",
     "custom_jvp",
     "datasets",
+    "debug_nans",
     "derivative",
     "directions",
     "dual",
     "errors",
+    "finite_difference",
     "forward_gradient",
     "grad",
     "gradient",
@@ -93,7 +118,9 @@ __all__ = [
     "hessian",
     "hvp",
     "jacobian",
+    "jet",
     "jvp",
+    "laplacian",
     "linearize",
     "load",
     "local_gradients",
@@ -108,11 +135,16 @@ __all__ = [
     "random",
     "save",
     "set_num_threads",
+    "sparse_hessian",
+    "sparse_jacobian",
+    "sparsity",
+    "special",
     "stop_gradient",
     "tangent",
     "training_step",
     "tree",
     "value_and_gradient",
     "value_and_jacobian",
+    "vectorize",
     "vjp",
 ]

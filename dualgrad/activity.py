@@ -184,9 +184,16 @@ def _moves_inside(x: Any, run: ActivityRun) -> bool:
     return False
 
 
-def linear_weight_gradient(x: Array, s: np.ndarray, shape: tuple[int, ...]) -> LowRank:
-    """Return x' s, kept in factors: rank N, the number of examples."""
-    return LowRank(x.reshape(-1, shape[0]), s.reshape(-1, shape[1]), shape)
+def linear_weight_gradient(x: Array, s: np.ndarray, shape: tuple[int, ...]) -> Any:
+    """Return x' s, kept in factors: rank N, the number of examples.
+
+    Of a layer called on many places of each, whose rank is N times as many, it is the array where
+    that rank is no lower than a full one.
+    """
+    left, right = x.reshape(-1, shape[0]), s.reshape(-1, shape[1])
+    if x.ndim > 2 and len(left) >= min(shape):
+        return np.matmul(left.T, right)
+    return LowRank(left, right, shape)
 
 
 def conv2d_weight_gradient(x: Array, s: np.ndarray, shape: tuple[int, ...], **window: Any) -> Array:

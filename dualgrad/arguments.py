@@ -7,24 +7,50 @@ from typing import Any
 import numpy as np
 
 from . import tree
-from .dual import BY_HAND, Array, DualTensor, Level, Structured, read_only, split
+from .dual import BY_HAND, Array, DualTensor, Level, Structured, primal_of, read_only, split
 from .errors import DtypeError, LevelError, OptionError, ShapeError, StructureError
+from .random import Key
 
 Tree = tree.Tree
 
 
-def _as_primal(x: Any, where: str) -> Any:
+def _as_primal(x: Any, where: Any) -> Any:
     if type(x) is not DualTensor and not hasattr(x, "dtype"):
-        x = np.asarray(x)[()]  # a Python number becomes a NumPy scalar
+        given, x = x, None if isinstance(x, _CONTAINERS) else np.asarray(x)[()]  # 1.0: a scalar
+        if not hasattr(x, "dtype"):
+            raise StructureError(
+                f"{where}: a {type(given).__name__} is neither an array nor a container that is "
+                f"known. Give a tuple, list, dict or dataclass, or declare it by dg.tree.register."
+            )
     check_floating(x, where)
     return read_only(x)
 
 
+_CONTAINERS = (list, tuple, dict, set, frozenset)  # of a class that optree does not know
+
+
 def _is_static(x: Any) -> bool:
-    """Tell whether a leaf is not a number at all: a name, a callable, None."""
+    """Tell whether a leaf is not a number at all: a name, a callable, a random key, None."""
     return (
-        x is None or isinstance(x, (str, bytes, bool)) or (callable(x) and not hasattr(x, "dtype"))
+        x is None
+        or isinstance(x, (str, bytes, bool, Key))
+        or (callable(x) and not hasattr(x, "dtype"))
     )
+
+
+class _Leaf:
+    """The name of a leaf for messages, found when one is printed: "dg.jvp, leaf '0/w'"."""
+
+    __slots__ = ("arguments", "place")
+
+    def __init__(self, arguments: "Arguments", place: int) -> None:
+        self.arguments = arguments
+        self.place = place
+
+    def __str__(self) -> str:
+        path = tree.paths(tree.unflatten(self.arguments.structure, self.arguments.leaves))
+        where, name = self.arguments.where, path[self.place]
+        return f"{where}, leaf {name!r}" if "/" in name else where
 
 
 class Arguments:
@@ -40,7 +66,8 @@ class Arguments:
         self.leaves, self.structure = tree.flatten(tuple(primals))
         self.moving = [not _is_static(x) for x in self.leaves]
         self.primals = [
-            _as_primal(x, where) if m else x for x, m in zip(self.leaves, self.moving, strict=True)
+            _as_primal(x, _Leaf(self, i)) if self.moving[i] else x
+            for i, x in enumerate(self.leaves)
         ]
 
     def floating(self) -> list:
@@ -49,32 +76,47 @@ class Arguments:
     def tangents(self, tangents: Sequence, stacked: bool) -> list:
         """Return the tangents of the floating leaves, each (k, *shape)."""
         leaves = tree.leaves_like(tuple(tangents), self.structure, self.where)
-        given = [v for v, m in zip(leaves, self.moving, strict=True) if m]
-        if not stacked:
-            return [
-                tangent_like(x, v, self.where)[None]
-                for x, v in zip(self.floating(), given, strict=True)
-            ]
-        given = [v if hasattr(v, "shape") else np.asarray(v) for v in given]
-        sizes = {v.shape[0] if v.ndim else -1 for v in given}
-        if len(sizes) > 1 or -1 in sizes:
-            raise ShapeError(
-                f"{self.where}: tangents of shapes {[v.shape for v in given]} must share one "
-                f"leading axis of k directions. Stack the directions along axis 0."
-            )
-        k = sizes.pop() if sizes else 1
-        return [
-            tangent_like(x, v, self.where, (k,))
-            for x, v in zip(self.floating(), given, strict=True)
+        for x, v, m in zip(self.leaves, leaves, self.moving, strict=True):
+            if not m and tree.is_floating(v) and np.any(primal_of(v) != 0):
+                raise DtypeError(
+                    f"{self.where}: a tangent was given for {x!r}, which is no floating number and "
+                    f"does not move. Give 0 or None in its place, or make it a float."
+                )
+        places = [i for i, m in enumerate(self.moving) if m]
+        given = [leaves[i] for i in places]
+        directions: tuple[int, ...] = ()
+        if stacked:
+            given = [v if hasattr(v, "shape") else np.asarray(v) for v in given]
+            sizes = {v.shape[0] if v.ndim else -1 for v in given}
+            if len(sizes) > 1 or -1 in sizes:
+                raise ShapeError(
+                    f"{self.where}: tangents of shapes {[v.shape for v in given]} must share one "
+                    f"leading axis of k directions. Stack the directions along axis 0."
+                )
+            directions = (sizes.pop() if sizes else 1,)
+        found = [
+            tangent_like(self.primals[i], v, _Leaf(self, i), directions)
+            for i, v in zip(places, given, strict=True)
         ]
+        return found if stacked else [v[None] for v in found]
 
     def call(self, function: Callable, carriers: Sequence, level: Level) -> Any:
+        check_function(function, self.where)
         given = iter(carriers)
         leaves = [
             DualTensor(x, read_only(next(given)), level) if m else x
             for x, m in zip(self.primals, self.moving, strict=True)
         ]
         return function(*tree.unflatten(self.structure, leaves))
+
+
+def check_function(f: Any, where: str) -> None:
+    """Raise StructureError unless f can be called."""
+    if not callable(f):
+        raise StructureError(
+            f"{where}: the first argument is a {type(f).__name__}, no function. Give the function "
+            f"itself, dg.gradient(f)(x), not its value f(x)."
+        )
 
 
 def number(y: Any, where: str) -> Any:
@@ -140,7 +182,8 @@ def argument_numbers(argnums: int | Sequence[int], args: tuple, where: str) -> t
     for n in numbers:
         if not -len(args) <= n < len(args):
             raise OptionError(
-                f"{where}: argnums={argnums!r}, but {len(args)} arguments were given."
+                f"{where}: argnums={argnums!r}, but {len(args)} arguments were given by place. "
+                f"Give those that are differentiated by place, not by keyword."
             )
     numbers = tuple(n % len(args) for n in numbers)
     if len(set(numbers)) < len(numbers):
@@ -189,7 +232,7 @@ def dual(x: Array, v: Array) -> DualTensor:
     return DualTensor(x, v[None].copy(), BY_HAND)
 
 
-def check_floating(x: Array, where: str) -> None:
+def check_floating(x: Array, where: Any) -> None:
     """Raise DtypeError unless x is of a real or complex floating dtype."""
     if x.dtype.kind not in "fc":
         raise DtypeError(
@@ -198,7 +241,7 @@ def check_floating(x: Array, where: str) -> None:
         )
 
 
-def tangent_like(x: Array, v: Any, where: str, directions: tuple[int, ...] = ()) -> Array:
+def tangent_like(x: Array, v: Any, where: Any, directions: tuple[int, ...] = ()) -> Array:
     """Return v as a tangent of x, (*directions, *x.shape) in x's dtype; raise if it is none."""
     if type(v) is not DualTensor and not hasattr(v, "dtype"):
         v = np.asarray(v)

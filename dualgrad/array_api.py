@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .dual import Array, DualTensor
+from . import array_fft, array_functions, array_linalg
 
 VERSION = "2025.12"
 NAMES = frozenset(
@@ -21,23 +21,32 @@ NAMES = frozenset(
     take take_along_axis matmul matrix_transpose tensordot vecdot
     broadcast_arrays broadcast_to broadcast_shapes concat expand_dims flip moveaxis permute_dims
     repeat reshape roll squeeze stack tile unstack argmax argmin count_nonzero nonzero searchsorted
-    where unique_all unique_counts unique_inverse unique_values argsort sort
+    where isin unique_all unique_counts unique_inverse unique_values argsort sort
     cumulative_prod cumulative_sum max mean min prod std sum var all any diff
     linalg fft
     """.split()
 )
 
 
-def asarray(obj: Array, /, *, dtype: Any = None, copy: Any = None, **options: Any) -> Any:
-    """Return obj as an array; a dual stays a dual."""
-    if type(obj) is not DualTensor:
-        return np.asarray(obj, dtype=dtype, copy=copy, **options)
-    result: Array = obj if dtype is None else obj.astype(dtype, copy=False)
-    return np.copy(result) if copy else result
+_OWN = {
+    name: function
+    for name, function in vars(array_functions).items()
+    if getattr(function, "__module__", None) == array_functions.__name__ and name in NAMES
+} | {
+    "__array_namespace_info__": array_functions.__array_namespace_info__,
+    "asarray": array_functions.asarray,
+    "fft": array_fft,
+    "linalg": array_linalg,
+}
 
 
 def lookup(name: str) -> Any:
-    """Return NumPy's object of a name of the standard; AttributeError for any other name."""
+    """Return the object of a name of the standard; AttributeError for any other name.
+
+    It is NumPy's own, unless that differs from the standard: see array_functions.py.
+    """
+    if name in _OWN:
+        return _OWN[name]
     if name not in NAMES:
         raise AttributeError(f"module 'dualgrad' has no attribute {name!r}")
     return getattr(np, name)

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import random, tree
 from .dual import Array
-from .errors import DualgradError, OptionError
+from .errors import DualgradError, OptionError, StructureError
 from .tape import linearize, vjp
 from .transforms import jvp, pushforward
 
@@ -57,7 +57,7 @@ def central_difference(f: Callable, args: Sequence, tangents: Sequence, step: fl
 
     wide, directions = tree.map(_wide, tuple(args)), tree.map(_wide, tuple(tangents))
     scale = _norm(wide)
-    h = step * max(1.0, min(scale, 1e3)) / max(1.0, _norm(directions))
+    h = step * max(1.0, min(scale, 1e3)) / (_norm(directions) or 1.0)
     return tree.map(
         lambda a, b, c, d: (8.0 * (np.asarray(a) - b) - (np.asarray(c) - d)) / (12 * h),
         at(h), at(-h), at(2 * h), at(-2 * h),
@@ -81,6 +81,15 @@ def _compare(what: str, got: Tree, expected: Tree, rtol: float, atol: float) -> 
                 f"{bound:.3g}.\n  got      {a}\n  expected {b}\nEither a rule is wrong, or the "
                 f"function is not smooth at this point."
             )
+
+
+def _tuple(args: Any, where: str) -> tuple:
+    if not isinstance(args, (tuple, list)):
+        raise StructureError(
+            f"{where}: args is a {type(args).__name__}; give a tuple with one entry for each "
+            f"argument of the function, even for one: (x,)."
+        )
+    return tuple(args)
 
 
 def _tolerance(args: Tree) -> float:
@@ -108,7 +117,7 @@ def check_jvp(
     """
     if order < 1:
         raise OptionError(f"check_jvp: order={order}; give 1 or more.")
-    args = tuple(args)
+    args = _tuple(args, "check_jvp")
     key = random.Key(0) if key is None else key
     tangents = random_like(key, args)
     _, ty = jvp(f, args, tangents)
@@ -133,8 +142,10 @@ def check_transpose(f: Callable, args: Sequence, *, key: random.Key | None = Non
 
     Raises:
         CheckError: one of the identities fails.
+
+    >>> check_transpose(np.outer, (np.ones(2), np.ones(3)))
     """
-    args = tuple(args)
+    args = _tuple(args, "check_transpose")
     key = random.Key(0) if key is None else key
     v = random_like(key.fold_in("v"), args)
     y, ty = jvp(f, args, v)
@@ -154,8 +165,10 @@ def check_directions(
 
     Raises:
         CheckError: a direction differs from its own pass, or a tangent has another dtype or shape.
+
+    >>> check_directions(np.outer, (np.ones(2), np.ones(3)), k=2)
     """
-    args = tuple(args)
+    args = _tuple(args, "check_directions")
     key = random.Key(0) if key is None else key
     single = [random_like(key.fold_in(i), args) for i in range(k)]
     stacked = tree.map(lambda *vs: np.stack(vs) if tree.is_floating(vs[0]) else vs[0], *single)

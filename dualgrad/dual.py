@@ -7,88 +7,19 @@ primal by calling itself on what is left (plain arrays, or duals of an outer tra
 the tangents through.
 """
 
-import itertools
 import operator
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import (
-    ConversionError,
-    DtypeError,
-    LevelError,
-    MissingRuleError,
-    ShapeError,
-    WriteError,
-)
-from .operations import METHODS, OPERATIONS, Operation, name_of
+from .errors import ConversionError, DtypeError, MissingRuleError, ShapeError, WriteError
+from .level import BY_HAND, Level, new_level  # noqa: F401  (imported from here elsewhere)
+from .operations import OPERATIONS, UFUNC_METHODS, WRITES, Operation, name_of, why_refused
 
 Array = Any  # a NumPy or CuPy array, a NumPy scalar, or a DualTensor
-
-
-class Level(int):
-    """The identity of one transform call: an integer, larger for inner calls, closed on return."""
-
-    name: str
-    open: bool
-    owner: Any  # the pass of forward_gradient whose level it is (sections.py), else None
-
-    def __new__(cls, number: int, name: str) -> "Level":
-        level = super().__new__(cls, number)
-        level.name = name
-        level.open = True
-        level.owner = None
-        return level
-
-    @classmethod
-    def fresh(cls, name: str) -> "Level":
-        """Return an open level above all others, for one call of the transform `name`."""
-        return cls(next(_numbers), name)
-
-    def below(self, place: int) -> "Level":
-        """Return an open level above this one and below all that `fresh` gives afterwards."""
-        return Level(self + place, self.name)
-
-    def __copy__(self) -> "Level":  # a level is an identity: a copied dual stays on it
-        return self
-
-    def __deepcopy__(self, memo: dict) -> "Level":
-        return self
-
-    def __reduce__(self) -> Any:
-        raise LevelError(
-            "pickle: a dual belongs to a transform call of this process; it cannot be stored. Keep "
-            "dg.primal(x) and x.tangents."
-        )
-
-    def check(self, use: str) -> None:
-        """Raise LevelError when the transform of this level has returned."""
-        if not self.open:
-            raise LevelError(
-                f"{use}: this dual belongs to level {int(self)}, a call of {self.name} that has "
-                f"returned, so its tangent means nothing any more. Return the value from the "
-                f"function that {self.name} calls, or keep dg.primal(x) (only repr and dg.primal "
-                f"still work)."
-            )
-
-
-ROOM = 1 << 20  # of numbers above each fresh level, for `below`
-_numbers = itertools.count(ROOM, ROOM)  # next() on it is atomic: threads never share a level
-BY_HAND = Level(0, "dg.dual")
 TRACES: list[Any] = []  # the records that are open (trace.py); nearly always none
-
-
-@contextmanager
-def new_level(name: str) -> Iterator[Level]:
-    """Open a fresh level for one call of the transform `name`, and close it on the way out."""
-    level = Level.fresh(name)
-    try:
-        yield level
-    finally:
-        level.open = False
 
 
 def trace_of(args: Any) -> Any:
@@ -114,6 +45,12 @@ def _refuse_inside(x: Any) -> None:
     elif type(x) in (list, tuple):
         for item in x:
             _refuse_inside(item)
+
+
+def _refuse_write(args: tuple) -> None:
+    for x in args:
+        if type(x) is DualTensor and hasattr(x.carrier, "refuse"):
+            x.carrier.refuse("out= or ufunc.at writes in place")
 
 
 class Structured:
@@ -167,7 +104,7 @@ def _plain_array_error(what: str) -> ConversionError:
 
 def _check_keywords(operation: Operation, args: tuple, kwargs: dict) -> None:
     for keyword in kwargs:
-        if keyword not in operation.keywords:
+        if keyword not in operation.keywords and "**" not in operation.keywords:
             what = f" for the argument {keyword}={kwargs[keyword]!r}"
             raise missing_rule(operation.name, args, kwargs, what)
 
@@ -202,7 +139,9 @@ class DualTensor:
 
     # What `carrier` holds is the tangent in any of its forms: a (k, *shape) array, a dual of an
     # outer level, factors (Structured) or, while linearize records, a Node.
-    __slots__ = ("primal", "carrier", "level")
+    # `squared` is there only where a length is 0 (ops/lengths.py): the dual of its square.
+    __slots__ = ("primal", "carrier", "level", "squared")
+    squared: Array
     __array_priority__ = 1000  # for classes that know no __array_ufunc__: scipy.sparse, np.matrix
     __hash__ = None  # type: ignore[assignment]
 
@@ -224,7 +163,7 @@ class DualTensor:
     @property
     def tangents(self) -> Array:
         self.level.check("x.tangents")
-        return self.carrier.dense() if isinstance(self.carrier, Structured) else self.carrier
+        return self.carrier.dense() if hasattr(self.carrier, "dense") else self.carrier
 
     @property
     def tangent(self) -> Array:
@@ -330,7 +269,8 @@ class DualTensor:
         self.level.check("np.array(x)")
         caller = sys._getframe(1)  # functions of NumPy that do not dispatch on this argument
         name = caller.f_code.co_name
-        if caller.f_globals.get("__name__", "").startswith("numpy.") and hasattr(np, name):
+        inside = caller.f_globals.get("__name__", "").startswith("numpy.")
+        if inside and hasattr(np, name) and not name.startswith("_"):
             raise _plain_array_error(f"what np.{name} does with a dual")
         raise _plain_array_error("np.array(x), or writing a dual into an array,")
 
@@ -348,60 +288,35 @@ class DualTensor:
                 return OPERATIONS[ufunc].rule(*inputs)
         if any(is_foreign(x) for x in inputs):
             return NotImplemented
-        if TRACES and (trace := trace_of(inputs)) is not None:
-            return trace.record(
-                ufunc if method == "__call__" else getattr(ufunc, method), inputs, kwargs
-            )
-        out = kwargs.pop("out", None)
-        name = name_of(ufunc) if method == "__call__" else f"{name_of(ufunc)}.{method}"
-        if method == "at":
-            raise WriteError(
-                f"{name}: writing a dual in place would lose the tangent. Use x[index] = value on "
-                f"np.zeros_like(x) of a dual, or np.where."
-            )
-        operation = OPERATIONS.get(ufunc)
-        moves = operation is None or operation.differentiable
-        if out is not None and moves and any(type(o) is not DualTensor for o in out):
-            raise WriteError(
-                f"{name}: the result is a dual, and out= (the left side of +=, -=, ...) is a plain "
-                f"array, which would lose the tangent. Write y = y + x instead, or make the array "
-                f"with np.zeros_like(x) of a dual."
-            )
-        if method != "__call__":
-            rule = METHODS.get((ufunc, method))
-            if rule is None:
-                raise missing_rule(name, inputs, kwargs)
-            result = rule(*inputs, **kwargs)
-        elif operation is None:
-            raise missing_rule(name, inputs, kwargs)
-        else:
-            inputs = tuple(np.asarray(x) if type(x) in (list, tuple) else x for x in inputs)
-            dtype = kwargs.pop("dtype", None) if moves else None
-            if dtype is not None:
-                inputs = tuple(x.astype(dtype) if hasattr(x, "dtype") else x for x in inputs)
-            if kwargs and moves:
-                _check_keywords(operation, inputs, kwargs)
-            result = operation.rule(*inputs, **kwargs)
-        if out is None:
-            return result
-        out[0][...] = result
-        return out[0]
+        out = kwargs.get("out") or ()
+        if TRACES and (trace := trace_of((*inputs, *out))) is not None:
+            called = ufunc if method == "__call__" else getattr(ufunc, method)
+            if out or method == "at":
+                _refuse_write((*inputs, *out))
+            return trace.record(called, inputs, kwargs)
+        return UFUNC_METHODS[method](ufunc, *inputs, **kwargs)
 
     def __array_function__(self, function: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
         for t in types:
             if not issubclass(t, _ARRAYS) and not t.__module__.startswith("cupy"):
                 return NotImplemented
+        writes = function in WRITERS or kwargs.get("out") is not None
         if TRACES and (trace := trace_of((*args, *kwargs.values()))) is not None:
+            if writes:
+                _refuse_write((*args, *kwargs.values()))
             return trace.record(function, args, kwargs)
         operation = OPERATIONS.get(function)
         if function in WRITERS:
+            target = next(iter((*args, *kwargs.values())))
+            if type(target) is DualTensor and function in WRITES:
+                return WRITES[function](*args, **kwargs)
             raise WriteError(
                 f"{name_of(function)}: it writes into a plain array or a file, where a dual would "
                 "lose its tangent. Write x[index] = value into np.zeros_like(x) of a dual, or "
                 f"pass dg.primal(x) if the derivative is not wanted."
             )
         if operation is None:
-            raise missing_rule(name_of(function), args, kwargs)
+            raise missing_rule(name_of(function), args, kwargs, why_refused(function))
         if kwargs and operation.differentiable:
             _check_keywords(operation, args, kwargs)
         return operation.rule(*args, **kwargs)
@@ -429,6 +344,8 @@ _ARRAYS = (DualTensor, np.ndarray)
 def write(x: DualTensor, index: Any, value: Any) -> None:
     """Do x[index] = value in both parts of x; raise WriteError where a tangent would be lost."""
     x.level.check("x[i] = v")
+    if type(value) in (list, tuple) and find_level(value) is not None:
+        value = np.stack(value)
     if not isinstance(x.carrier, (np.ndarray, DualTensor)) and not hasattr(
         x.carrier, "__setitem__"
     ):
@@ -462,6 +379,8 @@ def write(x: DualTensor, index: Any, value: Any) -> None:
         raise DtypeError(f"x[i] = v: v is complex and x of dtype {x.dtype}. Say x = x + 0j first.")
     if tangents is not None and len(tangents) != len(x.carrier):
         raise different_directions("x[i] = v", len(x.carrier), len(tangents))
+    if hasattr(x, "squared"):
+        del x.squared
     x.primal[index] = new
     # One direction at a time: separated advanced indices would move the direction axis.
     for j in range(len(x.carrier)):
@@ -472,7 +391,10 @@ def check_writeable(x: Array) -> None:
     """Raise WriteError when x, or what it is made of, must not be written."""
     if type(x) is DualTensor:
         check_writeable(x.primal)
-        check_writeable(x.carrier)
+        if hasattr(x.carrier, "make_writeable"):  # a carrier with parts of its own
+            x.carrier.make_writeable(x.primal)
+        else:
+            check_writeable(x.carrier)
     elif isinstance(x, np.generic) or (isinstance(x, np.ndarray) and not x.flags.writeable):
         raise WriteError(
             "x[i] = v: x is read-only (an argument of the function being differentiated, a view of "

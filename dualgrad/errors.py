@@ -33,8 +33,25 @@ class WriteError(DualgradError, TypeError, ValueError):
     """An in-place write would lose a tangent or change a transform's argument."""
 
 
+class NonFiniteError(DualgradError, FloatingPointError):
+    """Inside debug_nans, an operation made a tangent that is NaN or infinite.
+
+    Attributes:
+        operation, filename, lineno, source: the function, and the user's line that called it.
+    """
+
+    operation: str
+    filename: str
+    lineno: int
+    source: str
+
+
 class DeviceError(DualgradError, TypeError):
     """Host and device arrays were mixed, or the device is not there."""
+
+
+class MissingPackageError(DualgradError, ImportError):
+    """A function needs a package that is an extra, and it is not installed."""
 
 
 class OptionError(DualgradError, ValueError):

@@ -136,7 +136,8 @@ def forward_gradient(
             weights, and units that activation="relu" switches off are left alone. The loss must
             have shape (N,).
             Memory: at each site its input and k noises of its result's size. A linear weight's
-            gradient is a `LowRank` of rank N; a convolution's is one product of input and noise.
+            gradient is a `LowRank` of rank N (of a layer on many places of each example an array,
+            where the rank would be full); a convolution's is one product of input and noise.
             A parameter that reaches no site gets an ordinary dense direction in the same pass.
         combine: "mean"; or "projection" (FROG) onto the span of the k directions: g = B (B'B)^-1 d.
             Biased towards 0 by about k/d, its length fixed.

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .dual import TRACES, DualTensor, is_foreign, primal_of, trace_of, write
+from .array_functions import asarray
+from .dual import TRACES, DualTensor, find_level, is_foreign, primal_of, trace_of, write
 from .operations import OPERATIONS, name_of
 
 
@@ -17,7 +18,9 @@ def apply(function: Callable, *args: Any, **kwargs: Any) -> Any:
 
 
 def _operand(x: Any) -> Any:
-    return np.asarray(x) if type(x) in (list, tuple) else x
+    if type(x) not in (list, tuple):
+        return x
+    return np.asarray(x) if find_level(x) is None else np.stack(x)
 
 
 def _binary(function: Callable) -> tuple[Callable, Callable, Callable]:
@@ -88,12 +91,18 @@ def _attach() -> None:
         setattr(DualTensor, f"__{name}__", _unary(function))
     methods = "all any argmax argmin argsort clip cumsum dot max mean min nonzero prod ptp ravel "
     methods += "repeat round searchsorted squeeze std sum swapaxes take trace var diagonal copy "
-    methods += "conj conjugate astype"
+    methods += "conj conjugate astype argpartition choose compress cumprod put"
     for name in methods.split():
         setattr(DualTensor, name, _method(getattr(np, name)))
-    DualTensor.flatten = lambda self: np.copy(np.ravel(self))  # type: ignore[attr-defined]
+    DualTensor.to_device = lambda self, device, /, *, stream=None: asarray(  # type: ignore
+        self, device=device
+    )
+    DualTensor.flatten = lambda self, order="C": np.copy(np.ravel(self, order))  # type: ignore[attr-defined]
     DualTensor.fill = lambda self, value: write(self, ..., value)  # type: ignore[attr-defined]
     DualTensor.sort = lambda self, axis=-1: write(self, ..., np.sort(self, axis))  # type: ignore
+    DualTensor.partition = lambda self, kth, axis=-1: write(  # type: ignore[attr-defined]
+        self, ..., np.partition(self, kth, axis)
+    )
     DualTensor.reshape = _unpacked(np.reshape)  # type: ignore[attr-defined]
     DualTensor.transpose = lambda self, *axes: np.transpose(  # type: ignore[attr-defined]
         self, (axes[0] if len(axes) == 1 else axes) or None

@@ -9,6 +9,7 @@ order.
 Tangents and cotangents have shape (k, *shape of what they belong to).
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -34,9 +35,10 @@ class Node:
     Attributes:
         inputs: the nodes of the arguments, None where an argument is constant.
         shapes, kinds: of the arguments, dtype kinds "f" or "c".
+        line: where it was recorded; set inside debug_nans alone (debugging.py).
     """
 
-    __slots__ = ("primitive", "residuals", "params", "inputs", "shape", "dtype")
+    __slots__ = ("primitive", "residuals", "params", "inputs", "shape", "dtype", "line")
 
     def __init__(self, primitive, residuals, params, inputs, shape, dtype):
         self.primitive = primitive
@@ -54,6 +56,18 @@ class Node:
         return f"<recorded {name}, shape {self.shape}>"
 
 
+class Follower:
+    """A carrier that is no tangent: it follows what depends on what, by rules of its own."""
+
+    __slots__ = ()
+    first_order = False  # whether the linear part of a function alone tells it all
+
+    def follow(self, primitive: "Primitive", primals: list, carriers: list, y: Array,
+               params: dict) -> Any:  # fmt: skip
+        """Return the carrier of y = primitive(*primals, **params); a carrier may be None."""
+        raise NotImplementedError
+
+
 class Primitive:
     """A function of arrays with its derivative.
 
@@ -63,11 +77,12 @@ class Primitive:
     where inactive. `structured[place, type]` is a push for a tangent in factors: rule(primals,
     tangent, **params). `fast(*args, **params)` is a short cut where tangents are plain arrays of
     one level; it returns what `general`, the definition, does, or None where it does not apply.
+    `kind` names the constructor: what a carrier that follows other things than numbers goes by.
     """
 
     def __init__(self, name: str, value: Callable, residuals: Callable, push: Callable,
-                 pull: Callable | None, views: bool = False,
-                 fast: Callable | None = None) -> None:  # fmt: skip
+                 pull: Callable | None, views: bool = False, fast: Callable | None = None,
+                 kind: str = "custom") -> None:  # fmt: skip
         self.name = name
         self.value = value
         self.residuals = residuals
@@ -75,6 +90,7 @@ class Primitive:
         self.pull = pull
         self.views = views
         self.fast = fast
+        self.kind = kind
         self.structured: dict[tuple[int, type], Callable] = {}
 
     def __repr__(self) -> str:
@@ -105,6 +121,7 @@ class Primitive:
         tangents: list[Any] = []
         k = None
         recording = structured = False
+        follower = None
         for x in args:
             if type(x) is DualTensor and x.level == level:
                 t = x.carrier
@@ -114,6 +131,8 @@ class Primitive:
                     recording = True
                 elif isinstance(t, Structured):
                     structured = True
+                elif isinstance(t, Follower):
+                    follower = t
                 elif k is None:
                     k = len(t)
                 elif k != len(t):
@@ -122,6 +141,9 @@ class Primitive:
                 primals.append(x)
                 tangents.append(None)
         y = self(*primals, **params)
+        if follower is not None:
+            t = follower.follow(self, primals, tangents, y, params)
+            return conform_views(y, t, args[0], level) if self.views else DualTensor(y, t, level)
         if structured:
             return DualTensor(y, self._push_structured(primals, tangents, y, params), level)
         active = [t is not None for t in tangents]
@@ -156,12 +178,12 @@ def conform_views(y: Array, t: Array, x: DualTensor, level: Level) -> DualTensor
     if shared == (True, False):  # writing y would change x's primal but not its tangent
         y = read_only(y)
     elif shared == (False, True):  # x[0] is a number, and its tangent would be a view
-        t = np.copy(t)
+        t = t.copy()
     return DualTensor(y, t, level)
 
 
 def _share_memory(a: Array, b: Array) -> bool:
-    a, b = primal_of(a), primal_of(b)
+    a, b = (primal_of(getattr(x, "coefficients", x)) for x in (a, b))  # those of a Taylor series
     return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)
 
 
@@ -216,7 +238,7 @@ def times(partial: Any, t: Array) -> Array:
     if type(partial) is Share:
         return _select(partial.mask, t) / partial.count
     if type(partial) is Guarded:
-        return np.where(partial.mask & (t == 0), 0, partial.partial * t)
+        return np.where(partial.mask & (t == 0), 0, partial.partial) * t
     return partial * t
 
 
@@ -254,12 +276,29 @@ def constant(function: Callable) -> Callable:
     """Return a rule for a piecewise constant function: primals in, a plain array out."""
 
     def rule(*args, **kwargs):
-        check_levels(args, function.__name__)
+        check_levels((*args, *kwargs.values()), function.__name__)
+        args, kwargs, out = _without_out(function, args, kwargs)
         args = tuple(primal_of(x) for x in args)
-        return function(*args, **{name: primal_of(x) for name, x in kwargs.items()})
+        y = function(*args, **{name: primal_of(x) for name, x in kwargs.items()})
+        if out is None:
+            return y
+        out[...] = y  # its tangents become 0
+        return out
 
     rule.__name__ = function.__name__
     return rule
+
+
+def _without_out(function: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict, Any]:
+    """Return the arguments less a dual that the result is to be written to, and that dual."""
+    if type(kwargs.get("out")) is DualTensor:
+        return args, {name: x for name, x in kwargs.items() if name != "out"}, kwargs["out"]
+    written = any(type(x) is DualTensor for x in args[2:])
+    if written and inspect.isfunction(inspect.unwrap(function)):
+        for place, name in enumerate(inspect.signature(function).parameters):
+            if name == "out" and place < len(args) and type(args[place]) is DualTensor:
+                return (*args[:place], None, *args[place + 1 :]), kwargs, args[place]
+    return args, kwargs, None
 
 
 def check_levels(args: Sequence, use: str) -> None:
@@ -316,7 +355,8 @@ def elementwise(function: Callable, *partials: Callable | None, name: str = "",
 
     make = {1: _fast_unary, 2: _fast_binary}.get(len(partials))
     fast = make and make(function, partials, name or function.__name__, fused)
-    return Primitive(name or function.__name__, function, residuals, push, pull, fast=fast)
+    return Primitive(name or function.__name__, function, residuals, push, pull, fast=fast,
+                     kind="elementwise")  # fmt: skip
 
 
 def _is_plain(x: DualTensor) -> bool:
@@ -370,7 +410,9 @@ def _fast_binary(function: Callable, partials: Sequence[Any], name: str,
         elif ta is None:
             t = moved(right(a, b, y), align(tb, y.ndim))
         else:
-            t = times(left(a, b, y), align(ta, y.ndim)) + times(right(a, b, y), align(tb, y.ndim))
+            p, q = left(a, b, y), right(a, b, y)
+            ta, tb = align(ta, y.ndim), align(tb, y.ndim)
+            t = times(p, ta) - tb if type(q) is int and q == -1 else times(p, ta) + times(q, tb)
         return DualTensor(y, fit(t, y), level)
 
     return fast
@@ -411,7 +453,9 @@ def linear(function: Callable, transpose: Callable, lift: Callable | None = None
         t = fit(function(t, **(lift(len(t), **params) if lift else params)), y)
         return conform_views(y, t, x, level) if views else DualTensor(y, t, level)
 
-    primitive = Primitive(name or function.__name__, function, residuals, push, pull, views, fast)
+    primitive = Primitive(
+        name or function.__name__, function, residuals, push, pull, views, fast, "linear"
+    )
     return primitive
 
 
@@ -435,7 +479,13 @@ def bilinear(function: Callable, left: Callable, right: Callable, left_t: Callab
             return left(ta, b, **params)
         if ta is None:
             return right(a, tb, **params)
-        return left(ta, b, **params) + right(a, tb, **params)
+        t, other = left(ta, b, **params), right(a, tb, **params)
+        fresh = type(t) is type(other) is np.ndarray and (t.shape, t.dtype) == (
+            other.shape, other.dtype)  # fmt: skip
+        if not fresh or not t.flags.writeable or np.may_share_memory(t, ta):
+            return t + other
+        t += other  # a third array of that size costs more than the sum
+        return t
 
     def pull(residuals, ct, **params):
         a, b, active, a_shape, b_shape, a_kind, b_kind = residuals
@@ -446,7 +496,7 @@ def bilinear(function: Callable, left: Callable, right: Callable, left_t: Callab
             ctb = _as_argument(right_t(_conjugate(a), ct, b_shape, **params), b_kind)
         return [cta, ctb]
 
-    return Primitive(name or function.__name__, function, residuals, push, pull)
+    return Primitive(name or function.__name__, function, residuals, push, pull, kind="bilinear")
 
 
 def reduction(function: Callable, weight: Callable, *, name: str = "") -> Primitive:
@@ -468,7 +518,7 @@ def reduction(function: Callable, weight: Callable, *, name: str = "") -> Primit
         wide = np.broadcast_to(ct if keepdims else np.expand_dims(ct, axis), (len(ct), *shape))
         return [_as_argument(times(_conjugate(w), wide), kind)]
 
-    return Primitive(name or function.__name__, function, residuals, push, pull)
+    return Primitive(name or function.__name__, function, residuals, push, pull, kind="reduction")
 
 
 def custom(function: Callable, residuals: Callable, push: Callable, pull: Callable | None = None, *,

@@ -144,6 +144,7 @@ def _recorded(draw: Callable) -> Callable:
 
     @functools.wraps(draw)
     def drawn(key: Any, *args: Any, **kwargs: Any) -> Any:
+        check_key(key, f"dg.random.{draw.__name__}")
         record = getattr(key, "record", None)
         return draw(key, *args, **kwargs) if record is None else record(drawn, *args, **kwargs)
 

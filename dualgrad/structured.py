@@ -108,9 +108,17 @@ class LowRank:
         return self.dense().astype(dtype or self.dtype, copy=False)
 
     def norm(self) -> float:
-        """Return the Frobenius norm, from the r x r Gram matrices of the factors."""
-        square = np.sum((self.left @ self.left.T) * (self.right @ self.right.T))
-        return math.sqrt(max(float(square), 0.0))
+        """Return the Frobenius norm, from the r x r Gram matrices of the factors or block by block.
+
+        Whichever takes fewer products; no temporary is larger than the array it stands for.
+        """
+        rank, rows = self.left.shape
+        columns = self.right.shape[1]
+        if rank * (rows + columns) <= rows * columns:
+            square = float(np.sum((self.left @ self.left.T) * (self.right @ self.right.T)))
+        else:
+            square = sum(float(np.vdot(block, block)) for _, block in self.row_blocks())
+        return math.sqrt(max(square, 0.0))
 
     def add_to(self, w: np.ndarray, scale: float) -> None:
         """Do w += scale * self in place, without an array of w's size."""

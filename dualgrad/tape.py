@@ -30,10 +30,18 @@ class Tape:
                 continue
             given = [None if n is None else at.get(id(n)) for n in node.inputs]
             if any(t is not None for t in given):
-                at[id(node)] = self._fitted(
-                    node, node.primitive.push(node.residuals, given, **node.params)
-                )
+                at[id(node)] = self._fitted(node, self.pushed(node, given))
         return [None if node is None else at.get(id(node)) for node in self.outputs]
+
+    @staticmethod
+    def pushed(node: Node, tangents: list) -> Any:
+        """Return the tangent of a node from those of its inputs."""
+        return node.primitive.push(node.residuals, tangents, **node.params)
+
+    @staticmethod
+    def pulled(node: Node, ct: Any) -> list:
+        """Return the cotangents of a node's inputs from its own."""
+        return node.primitive.pull(node.residuals, ct, **node.params)
 
     @staticmethod
     def _fitted(node: Node, t: Any) -> Any:
@@ -41,8 +49,11 @@ class Tape:
             t = np.broadcast_to(t, (len(t), *node.shape))
         return t if t.dtype == node.dtype else np.astype(t, node.dtype)
 
-    def pull(self, cotangents: list) -> list:
-        """Return the cotangents of the inputs, None where nothing depends on them."""
+    def pull(self, cotangents: list, last: bool = False) -> list:
+        """Return the cotangents of the inputs, None where nothing depends on them.
+
+        last: what the record holds goes as soon as it was used, as does the list of cotangents.
+        """
         at: dict[int, Any] = {}
 
         def add(node, ct):
@@ -54,17 +65,24 @@ class Tape:
         for node, ct in zip(self.outputs, cotangents, strict=True):
             if node is not None:
                 add(node, ct)
+        if last:
+            ct = None
+            cotangents.clear()
         for node in reversed(self.nodes):
             ct = at.get(id(node))
             if ct is None or node.primitive is None:
                 continue
             if node.primitive.pull is None:
                 raise _no_transpose(node.primitive)
-            cts = node.primitive.pull(node.residuals, ct, **node.params)
-            del at[id(node)]
+            cts = self.pulled(node, ct)
+            del at[id(node)], ct
+            if last:
+                node.residuals = None
+            c = None  # there may be no inputs
             for source, c in zip(node.inputs, cts, strict=False):
                 if source is not None and c is not None:
                     add(source, c)
+            del cts, c
         return [at.get(id(node)) for node in self.inputs]
 
 
@@ -132,10 +150,14 @@ class Pullback:
         self.structure = structure
 
     def __call__(self, cotangents: Tree) -> tuple:
+        return self.once(cotangents, last=False)
+
+    def once(self, cotangents: Tree, last: bool = True) -> tuple:
+        """Return what a call does, for the last time: memory goes back as the record is used."""
         leaves = tree.leaves_like(cotangents, self.structure, "f_vjp")
-        stacked = [self._fit(y, ct)[None] for y, ct in zip(self.ys, leaves, strict=True)]
-        rows = self.stacked(tree.unflatten(self.structure, stacked))
-        return tree.map(lambda r: None if r is None else r[0], rows)
+        del cotangents
+        leaves[:] = [self._fit(y, ct)[None] for y, ct in zip(self.ys, leaves, strict=True)]
+        return tree.map(lambda r: None if r is None else r[0], self._rows(leaves, last))
 
     @staticmethod
     def _fit(y: Array, ct: Any) -> Array:
@@ -151,11 +173,13 @@ class Pullback:
             )
         return ct if ct.dtype == y.dtype or y.dtype.kind not in "fc" else np.astype(ct, y.dtype)
 
-    def stacked(self, cotangents: Tree) -> tuple:
-        """Pull k cotangents at once: leaves (k, *shape) in and out."""
-        leaves = tree.leaves_like(cotangents, self.structure, "f_vjp")
+    def stacked(self, cotangents: Tree, last: bool = False) -> tuple:
+        """Pull k cotangents at once: leaves (k, *shape) in and out; `last` as for Tape.pull."""
+        return self._rows(tree.leaves_like(cotangents, self.structure, "f_vjp"), last)
+
+    def _rows(self, leaves: list, last: bool) -> tuple:
         k = len(leaves[0]) if leaves else 1
-        found = iter(self.tape.pull(leaves))
+        found = iter(self.tape.pull(leaves, last))
         arguments, out = self.arguments, []
         for x, m in zip(arguments.primals, arguments.moving, strict=True):
             ct = next(found) if m else None

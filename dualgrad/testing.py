@@ -1,7 +1,8 @@
 """For tests of users: hypothesis strategies for arrays and trees, and checks of whole functions.
 
->>> from hypothesis import given
->>> @given(x=arrays(low=0.1))
+>>> from hypothesis import given, settings
+>>> @settings(max_examples=10)
+... @given(x=arrays(low=0.1))
 ... def test_my_function(x):
 ...     check_function(lambda x: x * np.log(x), x)
 >>> test_my_function()
@@ -38,9 +39,12 @@ __all__ = [
 ]
 
 
-def shapes(min_dims: int = 0, max_dims: int = 3, max_side: int = 4) -> st.SearchStrategy:
-    """Draw shapes: tuples of ints in [1, max_side]."""
-    return st.lists(st.integers(1, max_side), min_size=min_dims, max_size=max_dims).map(tuple)
+def shapes(
+    min_dims: int = 0, max_dims: int = 3, max_side: int = 4, *, min_side: int = 1
+) -> st.SearchStrategy:
+    """Draw shapes: tuples of ints in [min_side, max_side]; min_side=0 gives empty arrays too."""
+    sides = st.integers(min_side, max_side)
+    return st.lists(sides, min_size=min_dims, max_size=max_dims).map(tuple)
 
 
 def arrays(
@@ -87,13 +91,31 @@ def _array(shape, seed, view, low, high, dtype, distinct):
     return x
 
 
-def tangents(like: tree.Tree) -> st.SearchStrategy:
-    """Draw trees of tangents of the shapes and dtypes of `like`."""
-    return st.integers(0, 2**32 - 1).map(lambda seed: random_like(random.Key(seed), like))
+def tangents(like: tree.Tree, k: int | None = None) -> st.SearchStrategy:
+    """Draw trees of tangents of the shapes and dtypes of `like`, for jvp; of k each, (k, *shape),
+    for pushforward.
+    """
+
+    def draw(seed: int) -> tree.Tree:
+        key = random.Key(seed)
+        if k is None:
+            return random_like(key, like)
+        rows = [random_like(key.fold_in(i), like) for i in range(k)]
+        return tree.map(lambda *v: np.stack(v) if tree.is_floating(v[0]) else v[0], *rows)
+
+    return st.integers(0, 2**32 - 1).map(draw)
 
 
 def trees(leaves: st.SearchStrategy | None = None) -> st.SearchStrategy:
-    """Draw nested tuples, lists and dicts with the drawn leaves (by default small arrays)."""
+    """Draw nested tuples, lists and dicts with the drawn leaves (by default small arrays).
+
+    >>> from hypothesis import given, settings
+    >>> @settings(max_examples=5)
+    ... @given(t=trees())
+    ... def test_of_a_norm(t):
+    ...     check_function(lambda t: sum(np.sum(x**2) for x in tree.leaves(t)), t)
+    >>> test_of_a_norm()
+    """
     leaves = arrays(shapes(max_dims=2, max_side=3)) if leaves is None else leaves
     return st.recursive(
         leaves,
@@ -109,8 +131,12 @@ def trees(leaves: st.SearchStrategy | None = None) -> st.SearchStrategy:
 def check_function(f: Callable, *args: Any, order: int = 2, k: int = 3, seed: int = 0) -> None:
     """Check every derivative of f at args: differences to `order`, k tangents, transpose, dtypes.
 
+    args are those of f, by place: arrays, numbers or trees of them.
+
     Raises:
         CheckError: a derivative is wrong (or f is not smooth at args).
+
+    >>> check_function(lambda a, b: {"y": a @ b}, np.eye(2), np.ones(2))
     """
     key = random.Key(seed)
     check_jvp(f, args, order, key=key)

@@ -153,9 +153,8 @@ class Trace:
             return DualTensor(value, Traced(self, ref), self.level)
         if isinstance(value, (tuple, list)):
             holder = Traced(self, ref)
-            return type(value)(
-                self.record(operator.getitem, (holder, i), {}) for i in range(len(value))
-            )
+            items = [self.record(operator.getitem, (holder, i), {}) for i in range(len(value))]
+            return getattr(type(value), "_make", type(value))(items)  # _make: of a NamedTuple
         raise Untraceable(f"{type(value).__name__} {value!r} was computed, at {user_line()}")
 
     def template(self, x: Any) -> Any:

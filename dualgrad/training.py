@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import tree
+from .debugging import watching
 from .errors import DtypeError, LevelError, OptionError, ShapeError, StructureError
 from .estimators import forward_gradient, wants_key
 from .kernels.fused import missing
@@ -220,7 +221,7 @@ class TrainingStep:
 
     def _planned(self, state: TrainingState, batch: tuple) -> tuple | None:
         """Return what a call returns, done by a plan, or None where the step runs eagerly."""
-        if self._planner is None:
+        if self._planner is None or watching():  # compiled stages do not tell where a NaN is made
             return None
         memory = state._get("optimiser")
         updates = int(memory["step"])

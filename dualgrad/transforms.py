@@ -12,8 +12,15 @@ from typing import Any
 import numpy as np
 
 from . import tree
-from .arguments import Arguments, argument_numbers, closed, take_apart, without_aux
-from .dual import Array, new_level, primal_of
+from .arguments import (
+    Arguments,
+    argument_numbers,
+    check_function,
+    closed,
+    take_apart,
+    without_aux,
+)
+from .dual import Array, DualTensor, new_level, primal_of
 from .errors import DtypeError, DualgradError, OptionError, ShapeError, StructureError
 from .options import choice
 from .tape import pullback
@@ -79,6 +86,7 @@ def derivative(f: Callable, argnums: int = 0) -> Callable:
     >>> derivative(lambda x: x**3)(2.0)
     np.float64(12.0)
     """
+    check_function(f, "dg.derivative")
 
     def df(*args, **kwargs):
         numbers = argument_numbers(argnums, args, "dg.derivative")
@@ -91,60 +99,114 @@ def derivative(f: Callable, argnums: int = 0) -> Callable:
         g, basis = closed(f, args, numbers, kwargs), tuple(np.eye(len(chosen)))
         y, rows = _push(g, chosen, basis, "dg.derivative", True, False)
         leaves = [np.asarray(primal_of(x)) for x in chosen]
-        _check_modes_agree(leaves, tree.leaves(y), "forward", "dg.derivative")
+        check_modes_agree(leaves, tree.leaves(y), "forward", "dg.derivative")
         columns = tuple(tree.map(lambda t, i=i: t[i], rows) for i in range(len(chosen)))
         return _one_or_all(columns, argnums)
 
     return df
 
 
-BYTES_A_CHUNK = 1 << 28  # of tangents of the arguments, where no chunk_size is given
+DIRECTIONS_A_PASS, BYTES_A_PASS = 128, 1 << 26
+
+
+def directions_at_once(
+    leaves: Sequence, chunk_size: int | None, where: str, room: int = BYTES_A_PASS
+) -> int:
+    """Return the number of directions a pass carries: chunk_size, or as many as fit.
+
+    That is 128, or as many as make the tangents of the arguments `room` bytes where that is fewer.
+    It depends on shapes and dtypes alone, so that the same call always does the same.
+    """
+    if chunk_size is None:
+        row = sum(_bytes(x) for x in leaves)
+        return max(1, min(DIRECTIONS_A_PASS, room // max(row, 1)))
+    if (
+        isinstance(chunk_size, bool)
+        or not isinstance(chunk_size, (int, np.integer))
+        or chunk_size < 1
+    ):
+        raise OptionError(
+            f"{where}: chunk_size={chunk_size}; give the number of tangents a pass, >= 1."
+        )
+    return int(chunk_size)
+
+
+def _bytes(x: Array) -> int:
+    """Return the size of one direction of x, tangents of outer transforms included."""
+    if type(x) is DualTensor:
+        return _bytes(x.primal) * (1 + max(len(x.carrier), 1))
+    return x.dtype.itemsize * math.prod(x.shape)
 
 
 def _columns(
     g: Callable, chosen: tuple, chunk_size: int | None, has_aux: bool, where: str
 ) -> tuple:
-    """Return (y, J, aux); the leaves of J are (inputs, *shape), one row for each input entry."""
+    """Return (y, J, aux); the leaves of J are (*shape, inputs), one column for each input entry."""
     arguments = Arguments(chosen, where)
     leaves = arguments.floating()
     sizes = [math.prod(x.shape) for x in leaves]
     total = sum(sizes)
-    if chunk_size is None:
-        row = sum(n * x.dtype.itemsize for n, x in zip(sizes, leaves, strict=True))
-        chunk_size = max(1, BYTES_A_CHUNK // max(row, 1))
-    if not isinstance(chunk_size, (int, np.integer)) or chunk_size < 1:
-        raise OptionError(
-            f"{where}: chunk_size={chunk_size}; give the number of tangents a pass, >= 1."
-        )
-    parts = []
-    y = aux = None
+    chunk_size = directions_at_once(leaves, chunk_size, where)
+    columns: list[Any] = []
+    y = aux = structure = None
     for start in range(0, max(total, 1), chunk_size):
         k = min(chunk_size, total - start)
         carriers = _seeds(leaves, sizes, start, k)
         with new_level(where) as level:
             result, aux = without_aux(arguments.call(g, carriers, level), has_aux, level, where)
             y, ty = take_apart(result, level, where, k)
-        _check_modes_agree(leaves, tree.leaves(y), "forward", where)
-        parts.append(ty)
-    if len(parts) == 1:
-        return y, parts[0], aux
-    return y, tree.map(lambda *rows: np.concatenate(rows), *parts), aux
+        ys, structure = tree.flatten(y)
+        check_modes_agree(leaves, ys, "forward", where)
+        rows = [np.moveaxis(t, 0, -1) for t in tree.leaves(ty)]
+        columns = columns or [_Columns(t, total) for t in rows]
+        for column, t in zip(columns, rows, strict=True):
+            column.add(t, start)
+    return y, tree.unflatten(structure, [column.whole() for column in columns]), aux
+
+
+class _Columns:
+    """One leaf of the Jacobian, filled chunk by chunk without a second copy of it.
+
+    The chunks of duals of an outer transform are joined at the end: a record takes no writes.
+    """
+
+    def __init__(self, first: Array, total: int) -> None:
+        self.parts: list[Array] = []
+        self.total = total
+        self.joined = type(first) is DualTensor or first.shape[-1] == total
+        if not self.joined:
+            self.array = np.empty_like(first, shape=(*first.shape[:-1], total), order="C")
+
+    def add(self, t: Array, start: int) -> None:
+        if self.joined:
+            self.parts.append(t)
+        else:
+            self.array[..., start : start + t.shape[-1]] = t
+
+    def whole(self) -> Array:
+        if not self.joined:
+            return self.array
+        return self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts, -1)
 
 
 def _seeds(leaves: list, sizes: list[int], start: int, k: int) -> list:
-    """Return rows start to start + k of the identity, cut into tangents of the leaves."""
+    """Return rows start to start + k of the identity, cut into tangents of the leaves.
+
+    They are made where the leaf lives, by slices: its ones lie on a diagonal.
+    """
     seeds, before = [], 0
     for x, n in zip(leaves, sizes, strict=True):
-        v = np.zeros((k, n), x.dtype)
-        rows = np.arange(max(before - start, 0), min(before + n - start, k))
-        v[rows, rows + start - before] = 1
+        v = np.zeros_like(primal_of(x), shape=(k * n,))
+        first, last = max(before - start, 0), min(before + n - start, k)  # rows with a one
+        if first < last:
+            v[first * n + first + start - before : last * n : n + 1] = 1
         seeds.append(np.reshape(v, (k, *x.shape)))
         before += n
     return seeds
 
 
 def _blocks(columns: Array, chosen: tuple, where: str) -> tuple:
-    """Cut (inputs, *out) into a tuple of argument trees with leaves (*out, *shape of the input)."""
+    """Cut (*out, inputs) into a tuple of argument trees with leaves (*out, *shape of the input)."""
     arguments = Arguments(chosen, where)
     blocks: list[Any] = []
     before = 0
@@ -153,9 +215,8 @@ def _blocks(columns: Array, chosen: tuple, where: str) -> tuple:
             blocks.append(None)
             continue
         n = math.prod(x.shape)
-        rows = columns[before : before + n]
-        out = rows.shape[1:]
-        block = np.reshape(np.moveaxis(rows, 0, -1), (*out, *x.shape))
+        block = columns[..., before : before + n]
+        block = np.reshape(block, (*block.shape[:-1], *x.shape))
         blocks.append(block if block.ndim else block[()])  # a number, as x and y are
         before += n
     return tree.unflatten(arguments.structure, blocks)
@@ -175,6 +236,7 @@ def value_and_jacobian(
 
 def _value_and_blocks(f, argnums, mode, chunk_size, has_aux, where):
     choice("mode", mode, MODES)
+    check_function(f, where)
 
     def value_and_j(*args, **kwargs):
         numbers = argument_numbers(argnums, args, where)
@@ -197,7 +259,7 @@ class _Held:
         self.item = item
 
 
-def _check_modes_agree(inputs: Sequence, outputs: Sequence, mode: str, where: str) -> None:
+def check_modes_agree(inputs: Sequence, outputs: Sequence, mode: str, where: str) -> None:
     """Raise DtypeError where one number an entry of x (or of y) is not the whole derivative."""
     complex_x, complex_y = ("c" in {x.dtype.kind for x in xs} for xs in (inputs, outputs))
     if (mode == "forward" and complex_x and not complex_y) or (mode == "reverse" and complex_y):
@@ -211,14 +273,14 @@ def _check_modes_agree(inputs: Sequence, outputs: Sequence, mode: str, where: st
 def _rows(g: Callable, chosen: tuple, has_aux: bool, where: str) -> tuple:
     y, pull, aux = pullback(g, chosen, has_aux, where)
     leaves, structure = tree.flatten(y)
-    _check_modes_agree(pull.arguments.floating(), leaves, "reverse", where)
+    check_modes_agree(pull.arguments.floating(), leaves, "reverse", where)
     blocks = []
     for i, leaf in enumerate(leaves):
         n = math.prod(leaf.shape)
         eye = np.reshape(np.eye(n, dtype=leaf.dtype), (n, *leaf.shape))
         cts = [np.zeros((n, *other.shape), other.dtype) for other in leaves]
         cts[i] = eye
-        rows = pull.stacked(tree.unflatten(structure, cts))
+        rows = pull.stacked(tree.unflatten(structure, cts), last=i == len(leaves) - 1)
         blocks.append(_Held(tree.map(
             lambda r, s=leaf.shape: None if r is None else np.reshape(r, (*s, *r.shape[1:])), rows
         )))  # fmt: skip
@@ -237,7 +299,9 @@ def jacobian(
         argnums: which arguments; a tuple gives a tuple.
         mode: "forward" makes the entries of x the k directions of a pass; "reverse" pulls one
             cotangent for each entry of the result through the record of linearize.
-        chunk_size: directions a pass; by default as many as make the arguments' tangents 256 MB.
+        chunk_size: directions a pass, each a pass over f with its primal. By default 128, or as
+            many as make the tangents of the arguments (times those of outer transforms) 64 MB where
+            that is fewer: a pass then takes at most 128 times the memory of f.
         has_aux: f returns (result, aux), the Jacobian function (jacobian, aux).
 
     For complex x and y it is the derivative along the real axis, that of a holomorphic function.
@@ -262,6 +326,11 @@ def _only_derivative(both: Callable, has_aux: bool) -> Callable:
 
 
 def _check_real_number(y: Any, where: str) -> None:
+    if isinstance(y, (tuple, list, dict)):
+        raise ShapeError(
+            f"{where}: the function must give one real number, and gave a {type(y).__name__}. "
+            f"Return the number alone, or with has_aux=True (number, anything)."
+        )
     shape, kind = np.shape(primal_of(y)), np.asarray(primal_of(y)).dtype.kind
     if shape != () or kind == "c":
         what = "a complex number" if kind == "c" else f"shape {shape}"
@@ -276,6 +345,8 @@ def value_and_gradient(
     chunk_size: int | None = None, has_aux: bool = False,
 ) -> Callable:  # fmt: skip
     """Return the function that gives (f(x), gradient), or ((f(x), aux), gradient); see gradient."""
+
+    check_function(f, "dg.gradient")
 
     def one_number(*args, **kwargs):
         result = f(*args, **kwargs)

@@ -4,7 +4,8 @@ A leaf is *floating* (an array or number that can carry a tangent) or *static* (
 string, a callable, None): static leaves stay as they are wherever parameters are perturbed, updated
 or counted. A dataclass needs no registration. Its fields are children, except those declared with
 `dataclasses.field(metadata={"static": True})` and those that hold an int, str, bool, callable or
-None: these belong to the structure, so two models that differ in them are different trees.
+None: these belong to the structure, so two models that differ in them are different trees. What an
+instance holds beside its fields (a cache that __post_init__ made) does not come back.
 """
 
 import dataclasses
@@ -28,20 +29,59 @@ def _is_static_value(value: Any) -> bool:
     return callable(value) and not dataclasses.is_dataclass(value)
 
 
+class _Static:
+    """The static fields of a dataclass; arrays among them are equal where their entries are."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Static):
+            return NotImplemented
+        pairs = zip(self.fields.items(), other.fields.items(), strict=False)
+        return len(self.fields) == len(other.fields) and all(
+            n == m and _same(x, y) for (n, x), (m, y) in pairs
+        )
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.fields))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self.fields.items()))
+
+
+def _same(x: Any, y: Any) -> bool:
+    """Tell whether two static values are equal; arrays in them are compared entry by entry."""
+    if x is y:
+        return True
+    if isinstance(x, np.ndarray) or isinstance(y, np.ndarray):
+        alike = type(x) is type(y) and x.dtype == y.dtype and x.shape == y.shape
+        return alike and bool(np.all((x == y) | ((x != x) & (y != y))))
+    if type(x) is not type(y):
+        return False
+    if isinstance(x, (tuple, list)):
+        return len(x) == len(y) and all(_same(a, b) for a, b in zip(x, y, strict=True))
+    if isinstance(x, dict):
+        return x.keys() == y.keys() and all(_same(v, y[name]) for name, v in x.items())
+    return bool(x == y)
+
+
 def _register_dataclass(cls: type) -> None:
     names = tuple(field.name for field in dataclasses.fields(cls))
     declared = {field.name for field in dataclasses.fields(cls) if field.metadata.get("static")}
 
     def flatten(node):
-        values = {name: getattr(node, name) for name in names}
+        values = {name: getattr(node, name) for name in names if hasattr(node, name)}
         static = {n: v for n, v in values.items() if n in declared or _is_static_value(v)}
-        children = tuple(name for name in names if name not in static)
-        return [values[name] for name in children], (children, tuple(static.items())), children
+        children = tuple(name for name in values if name not in static)
+        return [values[name] for name in children], (children, _Static(static)), children
 
     def unflatten(metadata, leaves):
         children, static = metadata
         node = object.__new__(cls)  # __init__ may draw parameters; the fields are already known
-        for name, value in (*zip(children, leaves, strict=True), *static):
+        for name, value in (*zip(children, leaves, strict=True), *static.fields.items()):
             object.__setattr__(node, name, value)
         return node
 
@@ -101,13 +141,28 @@ def leaves_like(tree: Tree, structure: Any, where: str) -> list:
     if other != structure:
         raise StructureError(
             f"{where}: two trees differ in structure.\n  expected: {_show(structure)}\n"
-            f"  got:      {_show(other)}\nGive both the same containers, keys and static fields."
+            f"  got:      {_show(other)}\n{_first_difference(structure, other)}Give both the same "
+            f"containers, keys and static fields."
         )
     return found
 
 
+SHOWN = 300  # characters of a structure in a message
+
+
 def _show(structure: Any) -> str:
-    return str(structure).removeprefix("PyTreeSpec(").rpartition(", NoneIsLeaf")[0]
+    text = str(structure).removeprefix("PyTreeSpec(").rpartition(", NoneIsLeaf")[0]
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ... ({structure.num_leaves} leaves)"
+
+
+def _first_difference(structure: Any, other: Any) -> str:
+    """Return a line on the first leaf that one structure has and the other has not, if any."""
+    ours, theirs = (["/".join(map(str, p)) for p in s.paths()] for s in (structure, other))
+    for name, these, those in (("expected", ours, theirs), ("got", theirs, ours)):
+        missing = [path for path in these if path not in set(those)]
+        if missing and len(ours) > 8:
+            return f"  the first leaf that only the {name} one has: {missing[0]!r}\n"
+    return ""
 
 
 def is_floating(leaf: Any) -> bool:

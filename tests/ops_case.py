@@ -38,6 +38,7 @@ class Case:
     arguments: tuple[Argument, ...]
     complex: bool = False  # takes complex arguments as well
     narrow: bool = True  # keeps float16 (NumPy's linear solvers do not take it)
+    widens: bool = False  # computes in float64 whatever comes in, as np.interp does
 
     def __str__(self) -> str:
         return self.name
@@ -63,12 +64,13 @@ def case(
     what: str = "",
     complex: bool = False,
     narrow: bool = True,
+    widens: bool = False,
 ) -> None:
     """Add a case; `call` defaults to the operation, and a bare shape is drawn from [-2, 2]."""
     drawn = tuple(Argument(a) if isinstance(a, str) else a for a in arguments)
     shapes = ", ".join(f"({a.shape.replace(' ', ',')})" for a in drawn)
     name = f"{name_of(operation)} {what or shapes}"
-    CASES.append(Case(name, operation, call or operation, drawn, complex, narrow))
+    CASES.append(Case(name, operation, call or operation, drawn, complex, narrow, widens))
 
 
 def within(low: float, high: float, shape: str = "i j") -> Argument:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dualgrad as dg
@@ -80,6 +80,29 @@ def test_orders_and_dtypes_that_do_not_exist_are_refused():
         dg.check_jvp(np.sin, (X,), order=0)
     with pytest.raises(dg.DtypeError):
         dg.check_jvp(np.sin, (np.arange(2),))
+
+
+def test_arguments_that_are_no_tuple_are_refused():
+    for check in (dg.check_jvp, testing.check_transpose, testing.check_directions):
+        with pytest.raises(dg.StructureError, match=r"args is a ndarray.*\(x,\)"):
+            check(np.sin, X)
+
+
+@settings(max_examples=20)
+@given(data=st.data(), k=st.integers(1, 3))
+def test_drawn_tangents_of_k_directions_fit_pushforward(data, k):
+    t = data.draw(testing.trees())
+    v = data.draw(testing.tangents(t, k))
+    y, dy = dg.pushforward(lambda t: tree.map(np.sin, t), (t,), (v,))
+    for a, b, slope in zip(tree.leaves(t), tree.leaves(v), tree.leaves(dy), strict=True):
+        np.testing.assert_allclose(slope, np.cos(a) * b, rtol=1e-12)
+    static = data.draw(testing.tangents({"n": 3, "x": X}, k))
+    assert static["n"] == 3 and static["x"].shape == (k, 2)
+
+
+@given(shape=testing.shapes(min_side=0, max_side=1))
+def test_shapes_may_be_empty(shape):
+    assert set(shape) <= {0, 1}
 
 
 def test_central_differences_are_accurate_to_the_fourth_order():

@@ -238,3 +238,107 @@ def test_value_and_gradient_with_aux_keeps_the_outer_tangent_of_aux():
     assert D(f)(2.0) == 12
     assert D(lambda x: dg.jvp(lambda y: (y, x * y * y), (x,), (1.0,), has_aux=True)[2])(2.0) == 12
     assert D(lambda x: dg.vjp(lambda y: (y, x * y * y), x, has_aux=True)[2])(2.0) == 12
+
+
+@pytest.mark.parametrize("keep", ["linearize", "vjp"])
+def test_stored_closures_that_hold_an_outer_dual(keep):
+    # The linear map of y -> x y**2 at 3 takes v to 6 x v: inside it is 6 x, whose derivative is 6;
+    # afterwards its x means nothing any more.
+    kept = []
+
+    def f(x):
+        linear = getattr(dg, keep)(lambda y: x * y * y, 3.0)[1]
+        kept.append(linear)
+        return linear(1.0) if keep == "linearize" else linear(1.0)[0]
+
+    assert D(f)(2.0) == 6
+    with pytest.raises(dg.LevelError, match="dg.derivative"):
+        kept[0](1.0)
+
+
+def test_closures_stored_before_an_inner_transform_run_inside_it():
+    # Each is x y**n; the sum of their derivatives at y = x is x (1 + 2 x + 3 x**2), so its own is
+    # 1 + 4 x + 9 x**2 = 45 at 2.
+    def f(x):
+        powers = [lambda y, n=n: x * y**n for n in (1, 2, 3)]
+        return sum(D(power)(x) for power in powers)
+
+    assert D(f)(2.0) == 45
+
+
+def test_a_cache_that_keeps_a_dual_of_an_earlier_call():
+    cache = {}
+
+    def f(x):
+        return x * cache.setdefault("x", x)
+
+    assert D(f)(3.0) == 6
+    with pytest.raises(dg.LevelError, match="dg.derivative"):
+        D(f)(3.0)
+
+
+def test_a_generator_started_outside_an_inner_transform_and_resumed_inside():
+    # steps gives x, x**2, x**3; inside, d/dy (x**2 y) = x**2 and d/dy (x**3 y) = x**3: the sum
+    # with x is x + x**2 + x**3, whose derivative is 1 + 4 + 12 = 17 at 2.
+    def steps(x):
+        power = x
+        while True:
+            yield power
+            power = power * x
+
+    def f(x):
+        powers = steps(x)
+        first = next(powers)
+        return first + D(lambda y: next(powers) * y)(1.0) + D(lambda y: next(powers) * y)(5.0)
+
+    assert D(f)(2.0) == 17
+
+
+def test_a_dual_handed_to_a_thread_that_outlives_its_transform():
+    go, found = threading.Event(), []
+
+    def work(x):
+        go.wait()
+        try:
+            x * 2
+        except dg.LevelError as error:
+            found.append(error)
+
+    def f(x):
+        thread = threading.Thread(target=work, args=(x,))
+        thread.start()
+        found.append(thread)
+        return x * 1
+
+    D(f)(1.0)
+    go.set()
+    found[0].join()
+    assert isinstance(found[1], dg.LevelError)
+
+
+def test_directions_of_two_levels_that_are_as_many_as_the_axes():
+    # J_y of x_i y_j at y is x_i delta_jk, so its derivative along x_l is delta_il delta_jk: three
+    # directions at both levels, and every axis of size three.
+    x, y = np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0])
+    inner = dg.jacobian(lambda x: dg.jacobian(lambda y: x[:, None] * y)(y))(x)
+    eye = np.eye(3)
+    np.testing.assert_array_equal(inner, np.einsum("il,jk->ijkl", eye, eye))
+
+
+def test_a_forward_gradient_that_closes_over_an_outer_dual():
+    # With one parameter and signs for directions the estimate is exact: d/dw (x w**2) = 2 x w, and
+    # its derivative by x at w = 3 is 6.
+    def f(x):
+        return dg.forward_gradient(lambda w: x * w * w)(3.0, key=dg.Key(0))[1]
+
+    assert D(f)(2.0) == 6
+
+
+def test_a_level_that_failed_inside_leaves_the_outer_one_right():
+    def f(x):
+        try:
+            D(lambda y: [x * y][1])(1.0)
+        except IndexError:
+            return x * D(lambda y: x * y)(1.0)
+
+    assert D(f)(3.0) == 6

@@ -362,3 +362,62 @@ def test_a_diagonal_is_a_view_of_both_parts():
     a, da = np.array([[2.0, 1.0], [4.0, 6.0]]), np.ones((2, 2))
     # 2 * (6 - 1) = 10; its derivative along ones is 1 * 5 + 2 * (1 - 1) = 5
     assert dg.jvp(product_of_pivots, (a,), (da,)) == (10.0, 5.0)
+
+
+# --- what is written and read at once: against the same lines on plain arrays
+
+LINES = [
+    "x[1:] += x[:-1]", "x[1:] = x[:-1]", "x[[0, 1]] = x[[1, 0]]", "x[0], x[1] = x[1], x[0]",
+    "x[:] = x[::-1]", "x[::2] *= x[1]", "y = x.reshape(2, 2); y += y.T",
+    "y = x.reshape(2, 2); y.T[0] = y[0]", "y = x.reshape(2, 2); y[1] = y[0] * y[1, 1]",
+    "y = x[1:3]; y **= 2; x[0] = y[0] * y[1]", "b = x[:2]; b += b[::-1]; x[2] = b[0]",
+    "x /= x[0]", "x -= x.mean()", "x @= 2 * np.eye(4)", "x %= 0.7", "x //= 0.2; x[0] = 1",
+    "a = x[0]; x[0] = 7; x[1] = a * a", "a = next(iter(x)); x[0] = 3; x[1] = a",
+    "x[x > 0.5] *= 3", "x[np.ix_([0, 2])] += 1", "x[..., 0] += x[1]", "x[None, :1] = x[3] * 2",
+    "x.sort()", "x.partition(2)", "x.fill(2); x[1] = 1", "x.put([0, 5], x[2:], mode='wrap')",
+    "np.add(x, x, out=x)", "np.multiply(x[1:], x[:-1], out=x[1:])", "np.exp(x, out=x[::-1])",
+    "np.negative(x, out=x, where=x > 0.5)", "np.clip(x, 0.2, 0.6, out=x)",
+    "np.add.accumulate(x, out=x)", "np.multiply.accumulate(x, out=x)",
+    "np.add.at(x, [0, 0, 1], x[:3])", "np.multiply.at(x, [0, 0, 1], x[1:])",
+    "np.subtract.at(x, [3, 3], x[0])", "np.add.at(x, (slice(1, 3),), x[0] ** 2)",
+    "np.add.at(x, [True, False, True, True], 1.0)", "np.maximum.at(x, [0, 1], 0.5)",
+    "np.copyto(x, x[::-1] ** 2)", "np.copyto(x, x[0] * 2, where=x > 0.5)",
+    "np.put(x, [0, -1, 0], x[1:])", "np.putmask(x, x > 0.5, x[:3] * 2)",
+    "np.place(x, x > 0.5, x[:2] * 2)", "np.fill_diagonal(x.reshape(2, 2), x[1:3] * 3)",
+    "np.put_along_axis(x.reshape(2, 2), np.array([[1], [0]]), x[:2, None] * 2, 1)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_overlapping_writes_do_what_numpy_does_to_both_parts(line):
+    def f(x):
+        names = {"x": x.copy(), "np": np}
+        exec(line, names)
+        return names["x"]
+
+    x, v, h = np.array([0.31, 0.83, 0.57, 0.91]), np.array([1.3, -0.4, 0.2, 0.7]), 1e-6
+    y, ty = dg.jvp(f, (x,), (v,))
+    np.testing.assert_array_equal(x, [0.31, 0.83, 0.57, 0.91])
+    np.testing.assert_allclose(y, f(x), rtol=1e-14)
+    np.testing.assert_allclose(ty, (f(x + h * v) - f(x - h * v)) / (2 * h), atol=1e-8)
+    gradient = dg.gradient(lambda x: np.sum(f(x) ** 2))
+    second = (gradient(x + h * v) - gradient(x - h * v)) / (2 * h)
+    moved = dg.hvp(lambda x: np.sum(f(x) ** 2), (x,), (v,))
+    np.testing.assert_allclose(moved, second, atol=1e-6)
+
+
+def test_functions_that_write_into_duals_refuse_what_numpy_refuses():
+    x = make((2, 2))
+    calls = [
+        lambda x: np.put(x, [7], 1.0), lambda x: np.putmask(x, [True], 1.0),
+        lambda x: np.place(x, x > -9, []), lambda x: np.fill_diagonal(x[0], 1.0),
+        lambda x: np.copyto(x, np.ones(3)), lambda x: np.copyto(x, 1j * x),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises((ValueError, IndexError, TypeError)) as plain:
+            call(x.primal.copy())
+        with pytest.raises((ValueError, IndexError, TypeError)) as ours:
+            call(x)
+        assert isinstance(ours.value, plain.type) or isinstance(plain.value, ours.type)
+    dg.jvp(lambda x: pytest.raises(dg.WriteError, np.fill_diagonal, x, 0.0) and x, (np.eye(2),),
+           (np.eye(2),))  # fmt: skip

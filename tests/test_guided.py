@@ -1,5 +1,7 @@
 """Guided gradients against projections of true gradients, found by reverse mode."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -75,7 +77,7 @@ def following(net, m):
 
 
 def redrawn(net, m, key):
-    aux = nn.guided.redrawn(net.blocks[m].aux, key.fold_in("ntk").fold_in(m))
+    aux = nn.blocks.redrawn(net.blocks[m].aux, key.fold_in("ntk").fold_in(m))
     return lambda h: cross_entropy(aux(h))
 
 
@@ -263,3 +265,36 @@ def test_a_block_inside_another_transform_keeps_its_derivative(perturb):
     error = np.mean(draws, axis=0) - flat(exact)
     assert np.all(np.abs(error) < 5 * np.std(draws, axis=0) / np.sqrt(len(draws)) + 1e-12)
     assert np.linalg.norm(error) < 0.5 * np.linalg.norm(flat(exact))
+
+
+def test_random_guesses_by_block_are_the_directions_of_forward_gradient():
+    net = network()
+
+    def loss(parts):
+        h = X
+        for part in parts:
+            h = part(h)
+        return rest(net, len(parts))(h)
+
+    parts = [block.block for block in net.blocks[:-1]]
+    _, expected = dg.forward_gradient(loss, scope="module")(parts, key=KEY)
+    _, g = nn.guided_gradient(guess="random", space="module")(net, X, Y, key=KEY)
+    found = [block.block for block in g.blocks[:-1]]
+    np.testing.assert_allclose(flat(found), flat(expected), rtol=1e-9)
+
+
+@pytest.mark.parametrize("space", ["weight", "activation"])
+def test_a_network_four_times_as_deep_takes_no_more_memory(space):
+    width, examples = 8, 4000
+    x = dg.random.normal(KEY, (examples, width), np.float64)
+    labels = np.arange(examples) % CLASSES
+    fg, peaks = nn.guided_gradient(space=space), []
+    for depth in (4, 16):
+        blocks = [nn.LocalBlock(layer(width, width, m), head(width, m)) for m in range(depth)]
+        net = nn.LocalNetwork(*blocks)
+        fg(net, x, labels, key=KEY)  # what is loaded once
+        tracemalloc.start()
+        fg(net, x, labels, key=KEY)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 2 * x.nbytes  # not twelve results of blocks

@@ -121,7 +121,7 @@ def test_the_patch_matrix_is_never_whole():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     whole = 9 * x.nbytes
-    assert peak < 1.2 * (x.nbytes + y.nbytes) + 2 * cpu.PATCH_BYTES < whole
+    assert peak < y.nbytes + 1.5 * cpu.PATCH_BYTES < whole  # nor are all images padded at once
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2)])

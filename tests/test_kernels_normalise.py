@@ -184,3 +184,29 @@ def test_half_precision_goes_through_numpy(form, monkeypatch):
     turned = normalise.normalise_tangent(x[None], y, variance, (-1,), EPS)
     assert y.dtype == variance.dtype == turned.dtype == np.float16 and not names
     np.testing.assert_allclose(y, definition(x, (-1,))[0], atol=2e-3)
+
+
+@pytest.mark.parametrize("shape, last", [((6, 5, 4), 1), ((6, 5, 4), 2), ((5, 4), 2), ((0, 3), 1)])
+@pytest.mark.parametrize("moving", ["y", "scale", "y shift", "y scale shift", ""])
+def test_scale_and_shift_in_blocks_is_its_definition(shape, last, moving, monkeypatch):
+    monkeypatch.setattr(cpu, "BLOCK_BYTES", 400)
+    generator = np.random.default_rng(0)
+    y, k = generator.normal(size=shape), 3
+    scale, shift = generator.normal(size=(2, *shape[-last:]))
+    tangents = {
+        name: generator.normal(size=(k, *part.shape)) if name in moving.split() else None
+        for name, part in (("y", y), ("scale", scale), ("shift", shift))
+    }
+    expected, moved = y * scale + shift, []
+    for i in range(k if moving else 0):
+        ty, ts, tb = (0.0 if t is None else t[i] for t in tangents.values())
+        moved.append(np.broadcast_to(ty * scale + y * ts + tb, shape))
+    if tangents["y"] is not None:
+        product = normalise.sum_product(tangents["y"], y, scale.shape)
+        whole = np.sum(tangents["y"] * y, axis=tuple(range(1, 1 + len(shape) - last)))
+        np.testing.assert_allclose(product, whole, rtol=1e-12, atol=1e-13)
+    t = normalise.scale_and_shift(y, scale, shift, *tangents.values())
+    np.testing.assert_allclose(y, expected, rtol=1e-12)
+    assert (t is None) == (not moving)
+    if moving:
+        np.testing.assert_allclose(t, np.reshape(moved, (k, *shape)), rtol=1e-12, atol=1e-14)

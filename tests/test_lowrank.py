@@ -252,3 +252,32 @@ def test_a_rank_one_direction_of_a_large_layer_is_never_as_large(monkeypatch):
     finally:
         tracemalloc.stop()
     assert peak < w.nbytes / 8
+
+
+@pytest.mark.parametrize("rank", [3, 40, 2000])
+def test_the_norm_takes_no_array_larger_than_the_dense_one(rank):
+    g = low_rank(20, rank, (300, 400))
+    exact = np.linalg.norm(np.asarray(g))
+    tracemalloc.start()
+    try:
+        found = g.norm()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(found, exact, rtol=1e-12)
+    assert peak < 1.05 * 300 * 400 * 8
+
+
+@pytest.mark.parametrize("places, factors", [((), True), ((2,), True), ((5,), False)])
+def test_a_layer_on_many_places_of_each_example_has_a_whole_gradient(places, factors):
+    layer = dg.nn.Linear(8, 6, key=KEY, dtype=np.float64)
+    x = normal(21, 2, *places, 8)
+
+    def loss(layer, x):
+        return np.sum(np.tanh(layer(x)).reshape(len(x), -1), axis=1)
+
+    fg = dg.forward_gradient(loss, perturb="activations", directions=3000)
+    _, g = fg(layer, x, key=KEY)
+    assert isinstance(g.weight, dg.LowRank) == factors
+    exact = dg.gradient(lambda layer: np.mean(loss(layer, x)), mode="reverse")(layer).weight
+    assert np.linalg.norm(np.asarray(g.weight) - exact) < 0.25 * np.linalg.norm(exact)

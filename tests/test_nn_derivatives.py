@@ -7,7 +7,7 @@ import dualgrad as dg
 from dualgrad import nn, testing, tree
 from dualgrad.dual import DualTensor, new_level
 from dualgrad.kernels import dispatch
-from dualgrad.ops.normalisation import normalise, normalise_with_statistics
+from dualgrad.ops.normalisation import normalise, normalise_with_statistics, scaled
 from dualgrad.random import Key
 from dualgrad.structured import Outer
 from dualgrad.trace import fill, trace
@@ -189,3 +189,45 @@ def test_the_statistics_of_nested_duals_are_plain():
         assert type(mean) is type(variance) is np.ndarray
         np.testing.assert_allclose(mean, x.mean(axis=0, keepdims=True), rtol=1e-12)
         np.testing.assert_allclose(variance, x.var(axis=0, keepdims=True), rtol=1e-12)
+
+
+@pytest.mark.parametrize("moving", [(0,), (1,), (2,), (0, 2), (1, 2), (0, 1, 2)])
+def test_what_follows_a_normalisation_in_every_mode(moving):
+    """scaled writes into what normalise gave; the same composed of operators writes nowhere."""
+    parts = normal(0, 4, 3, 5), normal(1, 3, 5), normal(2, 3, 5)
+    rows = [np.stack([normal(3 + i + 9 * j, *x.shape) for j in range(2)])
+            for i, x in enumerate(parts)]  # fmt: skip
+
+    def of(apply):
+        def function(*chosen):
+            x, scale, shift = (chosen[moving.index(i)] if i in moving else p
+                               for i, p in enumerate(parts))  # fmt: skip
+            return apply(normalise(x, (0,), 0.1), scale, shift)
+
+        return function
+
+    got, expected = of(scaled), of(lambda y, scale, shift: y * scale + shift)
+    chosen, directions = tuple(parts[i] for i in moving), tuple(rows[i] for i in moving)
+    u = normal(8, 4, 3, 5)
+
+    def twice(f):  # forward over reverse: the record holds duals
+        def g(*args):
+            return dg.vjp(f, *args)[1](u)
+
+        return dg.jvp(g, chosen, tuple(d[0] for d in directions))
+
+    for use in (
+        lambda f: f(*chosen),
+        lambda f: dg.pushforward(f, chosen, directions),
+        lambda f: dg.vjp(f, *chosen)[1](u),
+        lambda f: dg.linearize(f, *chosen)[1](*(d[0] for d in directions)),
+        lambda f: dg.jvp(lambda *args: dg.jvp(f, args, tuple(d[0] for d in directions))[1],
+                         chosen, tuple(d[1] for d in directions)),
+        twice,
+    ):  # fmt: skip
+        for a, b in zip(tree.leaves(use(got)), tree.leaves(use(expected)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
+    before = [x.copy() for x in chosen]
+    testing.check_transpose(got, chosen)
+    for x, y in zip(chosen, before, strict=True):
+        np.testing.assert_array_equal(x, y)

@@ -1,6 +1,7 @@
 """The transforms: trees, argument numbers, auxiliary results, chunks, modes, own rules, errors."""
 
 import dataclasses
+import tracemalloc
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dualgrad as dg
-from dualgrad import testing, tree
+from dualgrad import testing, transforms, tree
 from dualgrad.check import inner
 from dualgrad.random import Key
 
@@ -416,8 +417,8 @@ REFUSED = [
     (dg.StructureError, "f_vjp", lambda: dg.vjp(np.sin, THREE)[1]((THREE, THREE))),
     (dg.StructureError, "dg.linearize", lambda: dg.linearize(np.add, ONE, ONE)[1](ONE)),
     (dg.ShapeError, "dg.linearize", lambda: dg.linearize(np.sin, THREE)[1](TWO)),
-    (dg.MissingRuleError, "np.linalg.svd",
-     lambda: dg.jvp(np.linalg.svd, (np.eye(2),), (np.eye(2),))),
+    (dg.MissingRuleError, "np.unravel_index",
+     lambda: dg.jvp(lambda x: np.unravel_index(x, (9,)), (THREE,), (THREE,))),
     (dg.DualgradError, "dg.gradient.*dg.forward_gradient", lambda: dg.grad(np.sum)),
 ]  # fmt: skip
 
@@ -470,3 +471,57 @@ def test_a_negative_base_leaves_the_other_entries_alone():
     with np.errstate(invalid="ignore"):
         g = dg.gradient(lambda p: p[0] ** p[1])(np.array([-2.0, 2.0]))
     np.testing.assert_array_equal(g, [-4.0, np.nan])  # log(-2) is not real
+
+
+# --- chunks
+
+
+def passes(function, shape, **options):
+    """Return how many directions each pass over a function of one array carries."""
+    seen = []
+
+    def f(x):
+        seen.append(len(x.tangents))
+        return function(x)
+
+    dg.jacobian(f, **options)(np.ones(shape))
+    return seen
+
+
+def test_the_default_chunk_is_128_directions_or_fewer_where_they_are_large():
+    assert passes(np.sin, 100) == [100]
+    assert passes(np.sum, 300) == [128, 128, 44]
+    assert transforms.directions_at_once([np.ones(1 << 20)], None, "x") == 8
+    assert transforms.directions_at_once([np.ones(1 << 25, np.float32)], None, "x") == 1
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 4, 7])
+def test_chunks_of_any_size_meet_leaves_of_any_size(chunk_size):
+    p = {"a": np.arange(1.0, 3.0), "b": np.array(2.0), "c": np.ones((2, 2))}
+    f = lambda p: {"u": p["a"] * p["b"], "v": np.outer(p["c"], p["a"]), "w": p["b"] ** 2}  # noqa: E731
+    whole, parts = dg.jacobian(f)(p), dg.jacobian(f, chunk_size=chunk_size)(p)
+    for one, other in zip(tree.leaves(whole), tree.leaves(parts), strict=True):
+        assert type(one) is type(other) and one.shape == other.shape
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_jacobian_in_chunks_is_differentiated_in_both_modes():
+    x = np.array([0.5, 1.5, -1.0])
+    f = lambda x: np.sin(x) * x[::-1]  # noqa: E731
+    g = lambda x: np.sum(dg.jacobian(f, chunk_size=2)(x) ** 2)  # noqa: E731
+    expected = dg.gradient(lambda x: np.sum(dg.jacobian(f)(x) ** 2))(x)
+    np.testing.assert_allclose(dg.gradient(g)(x), expected, rtol=1e-13)
+    np.testing.assert_allclose(dg.gradient(g, mode="reverse")(x), expected, rtol=1e-13)
+
+
+def test_the_memory_of_a_jacobian_is_the_output_and_the_tangents_of_a_pass():
+    x, n, m, chunk = np.linspace(0, 1, 2000), 2000, 500, 16
+    f = lambda x: np.sum(np.reshape(x * np.sin(x), (m, n // m)), 1)  # noqa: E731
+    jacobian = dg.jacobian(f, chunk_size=chunk)
+    jacobian(x)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    j = jacobian(x)
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert j.nbytes <= peak <= 1.3 * (j.nbytes + chunk * x.nbytes)

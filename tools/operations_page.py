@@ -6,7 +6,7 @@ python tools/operations_page.py
 from pathlib import Path
 
 import dualgrad as dg
-from dualgrad.operations import METHODS, OPERATIONS, name_of
+from dualgrad.operations import OPERATIONS, UFUNC_METHODS, WRITES, name_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "operations.md"
 HEAD = """# Functions that take duals
@@ -32,9 +32,10 @@ def page() -> str:
         parts.append(
             f"\n## {family.capitalize()}\n\n{_listing(families[family])}\n".replace("\\\n", "\n")
         )
-    methods = [f"{name_of(function)}.{method}" for function, method in METHODS]
-    if methods:
-        parts.append(f"\n## Methods of ufuncs\n\n{_listing(methods)}\n")
+    methods = _listing(f"ufunc.{method}" for method in UFUNC_METHODS if method != "__call__")
+    parts.append(f"\n## Methods of ufuncs\n\nOf every ufunc on this page: {methods}\n")
+    written = _listing(map(name_of, WRITES))
+    parts.append(f"\n## Writing into duals\n\nBesides `x[index] = v` and `out=`: {written}\n")
     parts.append(
         "\n## Piecewise constant\n\nThe result is a plain array: there is no tangent to carry.\n\n"
         f"{_listing(constant)}\n"

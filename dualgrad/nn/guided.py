@@ -3,12 +3,11 @@
 The gradient t of a target loss is projected on a guess s of it: (<t, s> / |s|^2) s. Published code
 finds t by backpropagation; here <t, s> is one jvp along s. Guesses are gradients of a loss near by,
 found by reverse mode inside one block (and its auxiliary head) at a time, whose memory is all that
-reverse mode takes: the blocks before are forgotten, or computed again from their input.
+reverse mode takes: a block is forgotten once the next one has its result.
 
 Source: Fournier, Rivaud, Belilovsky, Eickenberg and Oyallon 2023, arXiv 2306.06968.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,10 +19,11 @@ from ..errors import OptionError
 from ..estimators import forward_gradient
 from ..options import choice
 from ..random import Key, check_key
-from ..tape import vjp
+from ..tape import linearize
 from ..transforms import jvp
-from .local import LocalNetwork, call
-from .module import Array, kaiming_uniform
+from .blocks import Blocks, of_leaves, pull
+from .local import LocalNetwork
+from .module import Array
 
 Tree = tree.Tree
 TARGETS = ("global", "local", "intermediate", "sum")
@@ -43,83 +43,6 @@ class _Options(NamedTuple):
         choice("space", self.space, SPACES)
         if self.clip is not None and not (isinstance(self.clip, (int, float)) and self.clip > 0):
             raise OptionError(f"clip={self.clip!r}; give the largest |derivative| to keep, > 0.")
-
-
-class _Blocks:
-    """A network's blocks on one batch: each part with its state, results with the new ones."""
-
-    def __init__(self, network: LocalNetwork, state: Any, x: Array, y: Array, key: Key) -> None:
-        self.blocks = network.blocks
-        self.state = state
-        self.new: dict[str, Any] = {}
-        self.x, self.y, self.key = x, y, key
-        self.last = len(self.blocks) - 1
-
-    def run(self, m: int, name: str, part: Any, h: Array, keep: bool = False) -> Array:
-        """Return the result of block m's part `name`, with the parameters of `part`."""
-        new: dict[str, Any] = {}
-        y = call(part, h, name, (self.state or {}).get(str(m)), new, True)
-        if keep and new:
-            self.new.setdefault(str(m), {}).update(new)
-        return y
-
-    def loss(self, m: int, pair: Any, h: Array, keep: bool = False) -> Array:
-        """Return the loss (N,) of block m's head on h, its result; pair is (block, aux)."""
-        return self.blocks[m].loss(self.run(m, "aux", pair[1], h, keep), self.y)
-
-    def pair(self, m: int) -> tuple:
-        return self.blocks[m].block, self.blocks[m].aux
-
-    def through(self, m: int, pair: Any, h: Array, keep: bool = False) -> Array:
-        """Return the loss (N,) of block m and its head on h, the block's input."""
-        return self.loss(m, pair, self.run(m, "block", pair[0], h, keep), keep)
-
-    def fresh(self, m: int, guess: str) -> Any:
-        """Return the auxiliary head a guess is made with: its own, or one drawn anew."""
-        aux = self.blocks[m].aux
-        if guess in ("ntk", "fixed-ntk"):
-            source = self.key if guess == "ntk" else Key(0)
-            return redrawn(aux, source.fold_in("ntk").fold_in(m))
-        return aux
-
-
-def redrawn(layer: Tree, key: Key) -> Tree:
-    """Return a layer with its parameters drawn as new: matrices and filters by Kaiming's rule.
-
-    What has one axis becomes ones if it is named scale, else zeros, as layers begin.
-    """
-    leaves, structure = tree.flatten(layer)
-    drawn = []
-    for path, x in zip(tree.paths(layer), leaves, strict=True):
-        if not tree.is_floating(x) or not np.ndim(x):
-            drawn.append(x)
-        elif x.ndim > 1:
-            fan_in = math.prod(x.shape[:-1])
-            drawn.append(kaiming_uniform(key.fold_in(path), x.shape, fan_in, x.dtype))
-        else:
-            drawn.append(np.full_like(x, float(path.endswith("scale"))))
-    return tree.unflatten(structure, drawn)
-
-
-def _pull(f: Callable, primals: tuple, cotangent: Array) -> tuple[Any, list[Tree]]:
-    """Return f(*primals) and the cotangents of the primals, trees with None for static leaves."""
-    flat = [tree.flatten(p) for p in primals]
-    moving = [[i for i, x in enumerate(leaves) if tree.is_floating(x)] for leaves, _ in flat]
-
-    def g(*groups: list) -> Any:
-        rebuilt = []
-        for (leaves, structure), places, group in zip(flat, moving, groups, strict=True):
-            at = dict(zip(places, group, strict=True))
-            rebuilt.append(tree.unflatten(structure, [at.get(i, x) for i, x in enumerate(leaves)]))
-        return f(*rebuilt)
-
-    given = [[leaves[i] for i in where] for (leaves, _), where in zip(flat, moving, strict=True)]
-    y, f_vjp = vjp(g, *given)
-    found = []
-    for (leaves, structure), where, group in zip(flat, moving, f_vjp(cotangent), strict=True):
-        at = dict(zip(where, group, strict=True))
-        found.append(tree.unflatten(structure, [at.get(i) for i in range(len(leaves))]))
-    return y, found
 
 
 def guided_gradient(
@@ -151,10 +74,11 @@ def guided_gradient(
     gives sum_m <dl_n/da_m, s_m> instead, the effect of all examples' guesses on example n: another
     quantity, whose use is biased. Published re-implementations train with it.
 
-    Passes: a forward pass with one tangent (module: one for each block), the heads' short reverse
-    passes (twice for "activation"), and one forward and reverse pass of each block. Memory: the
-    results of the blocks and one block's reverse pass ("activation"); two copies of the weights and
-    one block's ("weight"); for "module" a tangent for each block.
+    Passes: a forward pass with one tangent (module: one for each block that came before), the
+    heads' short reverse passes (twice for "activation"), and one forward and reverse pass of each
+    block. Memory: one block's reverse pass, or its forward pass with a tangent; beside it two
+    copies of the weights ("weight", "module"), a tangent of each block before ("module"), or the
+    guesses (those of the next block for "activation"; others are found again).
 
     Raises:
         OptionError: an unknown option; or a network that is no LocalNetwork, or of one block.
@@ -175,7 +99,7 @@ def guided_gradient(
                 f"({'state, ' if has_state else ''}x, y), as has_state={has_state}."
             )
         state, (x, y) = (args[0] if has_state else None), args[-2:]
-        blocks = _Blocks(network, state, x, y, key)
+        blocks = Blocks(network, state, x, y, key)
         estimate = _activations if space == "activation" else _weights
         losses, gradients = estimate(blocks, options)
         leaves = [leaf for pair in gradients for part in pair for leaf in tree.leaves(part)]
@@ -186,55 +110,72 @@ def guided_gradient(
     return guided
 
 
-def _activations(blocks: _Blocks, options: _Options) -> tuple[Array, list[tuple]]:
+def _activations(blocks: Blocks, options: _Options) -> tuple[Array, list[tuple]]:
     """Return the losses (N,) and the gradients of each (block, aux), scalars by example."""
     n = len(blocks.x)
-    inputs, guesses, squares, heads, own = [], [], [], [], []
-    cheap = options.guess != "intermediate"  # to find again: results are large, and so are guesses
+    d, near, squares, guesses = _along_results(blocks, options)
+    everywhere = sum(squares)
+    gradients: list[tuple] = []
+    h = blocks.x
+    for m in range(blocks.last):
+        heads: list[Tree] = []
+
+        def cotangent(h: Array, m: int = m, heads: list = heads) -> Array:
+            head, s = _head(blocks, m, h)
+            heads.append(head)
+            if options.guess != "local":
+                s = (guesses.pop(0) if guesses else _guess(blocks, options, m, h)) / n
+            scale = np.zeros(n, s.dtype)
+            for derivative, square in ((d, everywhere), (near[m], squares[m])):
+                if derivative is not None:
+                    scale += _coefficients(derivative, square, options)
+            return s * scale.reshape(-1, *(1,) * (s.ndim - 1))
+
+        def result(block: Any, m: int = m, h: Array = h) -> Array:
+            return blocks.run(m, "block", block, h, keep=True)
+
+        h, (g,) = pull(result, (blocks.blocks[m].block,), cotangent)
+        gradients.append((g, heads[0]))
+    losses, gradient = _last(blocks, h)
+    return losses, [*gradients, gradient]
+
+
+def _along_results(blocks: Blocks, options: _Options) -> tuple:
+    """Return (d, near, squares, guesses): d, (N,) or None, are the network's losses' along all.
+
+    near: those of each block's own target along its guess. squares: of each guess, by example.
+    guesses: empty where they are cheap to find again, which takes less memory than to keep them.
+    """
+    squares, near, guesses = [], [], []
     h, t = blocks.x, None
     for m in range(blocks.last):
-        inputs.append(h)
         block = blocks.blocks[m].block
 
         def push(h: Array, m: int = m, block: Any = block) -> Array:
-            return blocks.run(m, "block", block, h, keep=True)
+            return blocks.run(m, "block", block, h)
 
         h, t = (push(h), None) if t is None else jvp(push, (h,), (t,))
-        head, s = _head(blocks, m, h)
-        s = s if options.guess == "local" else _guess(blocks, options, m, h)
-        heads.append(head)
-        guesses.append(None if cheap else s)
+        s = _guess(blocks, options, m, h)
         squares.append(_by_example(s * s))
-        own.append(_near(blocks, options.target, m, h, s))
+        near.append(_near(blocks, options.target, m, h, s))
         t = s if t is None else t + s
-
-    pair, last = blocks.pair(blocks.last), blocks.last
+        if options.guess == "intermediate":
+            guesses.append(s)
+        del s
     d = None
     if options.target in ("global", "sum"):
+        pair, last = blocks.pair(blocks.last), blocks.last
         _, d = jvp(lambda h: blocks.through(last, pair, h), (h,), (t,))
-    losses, (gradient,) = _pull(
-        lambda pair: blocks.through(last, pair, h, keep=True), (pair,),
-        np.full(n, 1 / n, h.dtype),
+    return d, near, squares, guesses
+
+
+def _last(blocks: Blocks, h: Array) -> tuple[Array, tuple]:
+    """Return the network's losses (N,), and the gradient of the last block and its head."""
+    losses, (gradient,) = pull(
+        lambda pair: blocks.through(blocks.last, pair, h, keep=True), (blocks.pair(blocks.last),),
+        np.full(len(h), 1 / len(h), h.dtype),
     )  # fmt: skip
-
-    everywhere = sum(squares)
-    gradients: list[tuple] = []
-    for m in reversed(range(last)):  # the first blocks have the largest results: others go before
-        x, s = inputs.pop(), guesses.pop()
-        s = _guess(blocks, options, m, h) if s is None else s
-        scale = np.zeros(n, s.dtype)
-        for derivative, square in ((d, everywhere), (own[m], squares[m])):
-            if derivative is not None:
-                scale += _coefficients(derivative, square, options)
-        s = s * (scale / n).reshape(-1, *(1,) * (s.ndim - 1))
-        h = x  # the block's own result would only take memory
-
-        def along(block: Any, m: int = m, x: Array = x, s: Array = s) -> Array:
-            return np.sum(blocks.run(m, "block", block, x) * s)
-
-        _, (g,) = _pull(along, (blocks.blocks[m].block,), np.ones((), s.dtype))
-        gradients.append((g, heads[m]))
-    return losses, [*reversed(gradients), gradient]
+    return losses, gradient
 
 
 def _by_example(x: Array) -> Array:
@@ -249,18 +190,17 @@ def _coefficients(d: Array, square: Array, options: _Options) -> Array:
     return np.divide(d, square, out=np.zeros_like(d), where=square > 0)
 
 
-def _head(blocks: _Blocks, m: int, h: Array) -> tuple[Tree, Array]:
-    """Return the gradient of block m's head on h, and the examples' gradients of its loss at h."""
-    n = len(h)
+def _head(blocks: Blocks, m: int, h: Array) -> tuple[Tree, Array]:
+    """Return the gradients of the mean of block m's loss, with respect to its head and to h."""
     aux = blocks.blocks[m].aux
-    _, (head, s) = _pull(
+    _, (head, s) = pull(
         lambda aux, h: blocks.loss(m, (None, aux), h, keep=True), (aux, h),
-        np.full(n, 1 / n, h.dtype),
+        np.full(len(h), 1 / len(h), h.dtype),
     )  # fmt: skip
-    return head, s * h.dtype.type(n)
+    return head, s
 
 
-def _guess(blocks: _Blocks, options: _Options, m: int, h: Array) -> Array:
+def _guess(blocks: Blocks, options: _Options, m: int, h: Array) -> Array:
     """Return the guess of the examples' gradients of the loss at h, the result of block m."""
     if options.guess == "random":
         key = blocks.key.fold_in("directions")
@@ -268,12 +208,12 @@ def _guess(blocks: _Blocks, options: _Options, m: int, h: Array) -> Array:
     ones = np.ones(len(h), h.dtype)
     if options.guess == "intermediate":
         following = blocks.pair(m + 1)
-        return _pull(lambda h: blocks.through(m + 1, following, h), (h,), ones)[1][0]
+        return pull(lambda h: blocks.through(m + 1, following, h), (h,), ones)[1][0]
     aux = blocks.fresh(m, options.guess)
-    return _pull(lambda h: blocks.loss(m, (None, aux), h), (h,), ones)[1][0]
+    return pull(lambda h: blocks.loss(m, (None, aux), h), (h,), ones)[1][0]
 
 
-def _near(blocks: _Blocks, target: str, m: int, h: Array, s: Array) -> Array | None:
+def _near(blocks: Blocks, target: str, m: int, h: Array, s: Array) -> Array | None:
     """Return the derivatives along s of block m's own target, (N,), None if it has none."""
     if target in ("local", "sum"):
         pair = blocks.pair(m)
@@ -284,35 +224,99 @@ def _near(blocks: _Blocks, target: str, m: int, h: Array, s: Array) -> Array | N
     return None
 
 
-def _weights(blocks: _Blocks, options: _Options) -> tuple[Array, list[tuple]]:
+def _weights(blocks: Blocks, options: _Options) -> tuple[Array, list[tuple]]:
     """Return the losses (N,) and the gradients of each (block, aux), scalars for all or a block."""
-    n, last = len(blocks.x), blocks.last
     guesses, heads = [], []
     h = blocks.x
-    for m in range(last):
+    for m in range(blocks.last):
         head, s, h = _guess_weights(blocks, options, m, h)
         heads.append(head)
         guesses.append(s)
-    losses, (gradient,) = _pull(
-        lambda pair: blocks.through(last, pair, h, keep=True), (blocks.pair(last),),
-        np.full(n, 1 / n, h.dtype),
-    )  # fmt: skip
+    losses, gradient = _last(blocks, h)
+    del h
+    estimate = _by_block if options.space == "module" else _together
+    found = estimate(blocks, options, guesses)
+    return losses, [*zip(found, heads, strict=True), gradient]
+
+
+def _together(blocks: Blocks, options: _Options, guesses: list) -> list:
+    """Return the gradients of the blocks before the last, one scalar for all."""
     known = options.guess != "random"
     estimate = forward_gradient(
         lambda parts: _target_loss(blocks, options.target, parts),
         guess=(lambda parts, key: guesses) if known else None,
         combine="projection" if known else "mean",
-        scope="module" if options.space == "module" else "global",
         clip=options.clip,
     )
-    parts = [blocks.blocks[m].block for m in range(last)]
-    _, found = estimate(parts, key=blocks.key)
-    return losses, [*zip(found, heads, strict=True), gradient]
+    parts = [block.block for block in blocks.blocks[:-1]]
+    return estimate(parts, key=blocks.key)[1]
 
 
-def _guess_weights(
-    blocks: _Blocks, options: _Options, m: int, h: Array
-) -> tuple[Tree, Tree, Array]:
+def _by_block(blocks: Blocks, options: _Options, guesses: list) -> list:
+    """Return the gradients of the blocks before the last, one scalar each."""
+    if options.guess == "random":
+        guesses = _drawn(blocks)
+    derivatives = _along_blocks(blocks, options.target, guesses)
+    found = []
+    for s, d in zip(guesses, derivatives, strict=True):
+        square = sum(float(np.vdot(v, v)) for v in tree.leaves(s) if v is not None)
+        scale = float(_coefficients(np.array(d), np.array(square), options))
+        found.append(tree.map(lambda v, scale=scale: None if v is None else v * scale, s))
+    return found
+
+
+def _drawn(blocks: Blocks) -> list:
+    """Return random directions of the blocks before the last, as forward_gradient draws them."""
+    parts = [block.block for block in blocks.blocks[:-1]]
+    leaves, structure = tree.flatten(parts)
+    key = blocks.key.fold_in("directions")
+    found: list[Any] = [None] * len(leaves)
+    for place, (path, x) in enumerate(zip(tree.paths(parts), leaves, strict=True)):
+        if tree.is_floating(x):
+            drawn: Any = drawing.draw_leaf(key, path, x, (0, 1), "rademacher", "dense")
+            found[place] = drawn[0]
+    return tree.unflatten(structure, found)
+
+
+def _along_blocks(blocks: Blocks, target: str, guesses: list) -> list[float]:
+    """Return the derivative of the target's mean along each block's guess.
+
+    A tangent is pushed through the blocks after its own only: as k tangents of one pass, each would
+    be carried as zeros by those before, and all would be held at once.
+    """
+    h, last = blocks.x, blocks.last
+    derivatives = [0.0] * last
+    whole = target in ("global", "sum")
+    moved: list[Array] = []  # the derivatives of h along the guesses so far
+    for m in range(last):
+        block = blocks.blocks[m].block
+
+        def run(block: Any, h: Array = h, m: int = m) -> Array:
+            return blocks.run(m, "block", block, h)
+
+        if moved:
+            _push_all(lambda h, run=run, block=block: run(block, h), h, moved)
+        g, lists, _ = of_leaves(run, (block,))
+        s = [v for v in tree.leaves(guesses[m]) if v is not None]
+        h, t = jvp(g, lists, [s])
+        near = _near(blocks, target, m, h, t)
+        derivatives[m] += 0.0 if near is None else float(np.mean(near))
+        if whole:
+            moved.append(t)
+    if whole:
+        _push_all(lambda h: blocks.through(last, blocks.pair(last), h), h, moved)
+        derivatives = [d + float(np.mean(t)) for d, t in zip(derivatives, moved, strict=True)]
+    return derivatives
+
+
+def _push_all(f: Callable, h: Array, tangents: list[Array]) -> None:
+    """Replace tangents of h by those of f(h), one after the other."""
+    _, push = linearize(f, h)
+    for place, t in enumerate(tangents):
+        tangents[place] = push(t)
+
+
+def _guess_weights(blocks: Blocks, options: _Options, m: int, h: Array) -> tuple[Tree, Tree, Array]:
     """Return the gradient of block m's head, the guess for the block's weights, and its result."""
     ones = np.full(len(h), 1 / len(h), h.dtype)
     pair = blocks.pair(m)
@@ -326,20 +330,20 @@ def _guess_weights(
         after.append(stop_gradient(following))
         return blocks.loss(m, pair, following, keep=True)
 
-    _, ((s, head),) = _pull(own, (pair,), ones)
+    _, ((s, head),) = pull(own, (pair,), ones)
     if options.guess in ("ntk", "fixed-ntk"):
         drawn = blocks.fresh(m, options.guess)
-        _, (s,) = _pull(lambda b: blocks.through(m, (b, drawn), h), (pair[0],), ones)
+        _, (s,) = pull(lambda b: blocks.through(m, (b, drawn), h), (pair[0],), ones)
     elif options.guess == "intermediate":
         following = blocks.pair(m + 1)
-        _, (s,) = _pull(
+        _, (s,) = pull(
             lambda b: blocks.through(m + 1, following, blocks.run(m, "block", b, h)),
             (pair[0],), ones,
         )  # fmt: skip
     return head, s, after[0]
 
 
-def _target_loss(blocks: _Blocks, target: str, parts: list) -> Array:
+def _target_loss(blocks: Blocks, target: str, parts: list) -> Array:
     """Return the target's losses (N,) as a function of the blocks before the last."""
     total: Any = 0.0
     h = blocks.x
@@ -372,7 +376,7 @@ def local_gradients(network: LocalNetwork | None = None, *, has_state: bool = Fa
     def guess(params: LocalNetwork, *args: Any, key: Key) -> Tree:
         used = params if network is None or isinstance(params, LocalNetwork) else network
         state, (x, y) = (args[0] if has_state else None), args[-2:]
-        blocks = _Blocks(used, state, x, y, key)
+        blocks = Blocks(used, state, x, y, key)
         options = _Options("local", "local", "weight", None)
         h, leaves = x, []
         for m in range(len(used.blocks)):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..dual import primal_of
 from ..errors import OptionError, ShapeError
-from ..ops.normalisation import normalise, normalise_with_statistics
+from ..ops.normalisation import normalise, normalise_with_statistics, scaled
 from ..options import count, fraction, positive
 from ..random import Key
 from .module import STATIC, Array, Module, check_trailing, floating_dtype
@@ -59,7 +59,7 @@ class LayerNorm(Module):
         shape = self.scale.shape
         check_trailing("LayerNorm", x, shape, len(shape), "Give x with these axes last.")
         axes = tuple(range(-len(shape), 0))
-        return _scaled(normalise(x, axes, self.eps), self.scale, self.shift)
+        return scaled(normalise(x, axes, self.eps), self.scale, self.shift)
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -119,7 +119,7 @@ class GroupNorm(Module):
         positions = math.prod(x.shape[1:-1])
         split = x.reshape((x.shape[0], positions, self.groups, channels // self.groups))
         y = normalise(split, (1, 3), self.eps).reshape(x.shape)
-        return _scaled(y, self.scale, self.shift)
+        return scaled(y, self.scale, self.shift)
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -201,16 +201,7 @@ class BatchNorm(Module):
         unbiased = variance.reshape(-1) * (size / (size - 1))
         new = {"mean": self._running(state["mean"], mean.reshape(-1))}
         new["variance"] = self._running(state["variance"], unbiased)
-        return _scaled(y, self.scale, self.shift), new
+        return scaled(y, self.scale, self.shift), new
 
     def _running(self, old: Array, batch: Array) -> Array:
         return (self.momentum * old + (1 - self.momentum) * batch).astype(old.dtype, copy=False)
-
-
-def _scaled(y: Array, scale: Array, shift: Array) -> Array:
-    """Return y * scale + shift; y, which is new, is written into where that gives the same."""
-    if all(type(part) is np.ndarray and part.dtype == y.dtype for part in (y, scale, shift)):
-        y *= scale
-        y += shift
-        return y
-    return y * scale + shift

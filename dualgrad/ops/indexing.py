@@ -8,11 +8,12 @@ from numpy.lib.array_utils import normalize_axis_index
 from ..dual import missing_rule, primal_of
 from ..operations import implements
 from ..primitive import Primitive, linear
+from .results import array, deliver
 from .structural import negative_axes, negative_axis, transpose_core
 
 _take: Primitive = linear(
     lambda x, index: x[index],
-    lambda ct, shapes, index: _scatter(ct, index=lifted(index), shape=(len(ct), *shapes[0])),
+    lambda ct, shapes, index: scatter(ct, index=lifted(index), shape=(len(ct), *shapes[0])),
     lambda k, index: {"index": lifted(index)},
     views=True,
     name="getitem",
@@ -26,11 +27,21 @@ def _scatter_value(x, index, shape):
 
 
 # The transpose of x[index]: zeros of `shape` with the entries of x added at index.
-_scatter: Primitive = linear(
+scatter: Primitive = linear(
     _scatter_value,
     lambda ct, shapes, index, shape: _take(ct, index=lifted(index)),
     lambda k, index, shape: {"index": lifted(index), "shape": (k, *shape)},
     name="scatter",
+)
+
+
+# x[index] where values usually decide which entry of an axis it is: take_along_axis, sort and what
+# is made of them. With other values it is another, and what follows dependencies must know.
+pick: Primitive = linear(
+    lambda x, index, axis: x[index],
+    lambda ct, shapes, index, axis: scatter(ct, index=lifted(index), shape=(len(ct), *shapes[0])),
+    lambda k, index, axis: {"index": lifted(index), "axis": axis},
+    name="take_along_axis",
 )
 
 
@@ -102,7 +113,8 @@ def getitem(x, index):
 
 
 @implements(np.take)
-def take(a, indices, axis=None, mode="raise"):
+def take(a, indices, axis=None, out=None, mode="raise"):
+    a = array(a)
     indices = np.asarray(primal_of(indices))
     if axis is None:
         a, axis = np.ravel(a), 0
@@ -110,7 +122,7 @@ def take(a, indices, axis=None, mode="raise"):
         n = a.shape[axis]
         indices = indices % n if mode == "wrap" else np.clip(indices, 0, n - 1)
     axis = normalize_axis_index(axis, a.ndim)
-    return a[(slice(None),) * axis + (indices,)]
+    return deliver(a[(slice(None),) * axis + (indices,)], out)
 
 
 @implements(np.take_along_axis)
@@ -124,7 +136,13 @@ def take_along_axis(arr, indices, axis=-1):
         if i != axis and indices.shape[i] == 1 != arr.shape[i]:
             grid[i] = np.arange(arr.shape[i]).reshape((-1,) + (1,) * (arr.ndim - 1 - i))
     grid[axis] = indices
-    return arr[tuple(grid)]
+    return pick(arr, index=tuple(grid), axis=axis - arr.ndim)
+
+
+def anywhere(x):
+    """Return x, of which values are about to decide which entry goes where (see `pick`)."""
+    flat = np.ravel(x)
+    return np.reshape(np.take_along_axis(flat, np.arange(flat.size), 0), np.shape(x))
 
 
 # --- arrangements of entries
@@ -136,14 +154,20 @@ def flip(m, axis=None):
     return m[tuple(slice(None, None, -1 if i - m.ndim in axes else 1) for i in range(m.ndim))]
 
 
+roll_core = linear(
+    lambda x, shift, axis: np.roll(x, shift, axis),
+    lambda ct, shapes, shift, axis: np.roll(ct, tuple(-s for s in shift), axis),
+    name="roll",
+)
+
+
 @implements(np.roll)
 def roll(a, shift, axis=None):
     if axis is None:
         return np.reshape(np.roll(np.ravel(a), shift, 0), a.shape)
     shifts, axes = np.broadcast_arrays(shift, axis)
-    for s, i in zip(shifts.ravel().tolist(), axes.ravel().tolist(), strict=True):
-        a = np.take(a, np.roll(np.arange(a.shape[i]), s), i)
-    return a
+    axes = tuple(negative_axis(i, a.ndim) for i in axes.ravel().tolist())
+    return roll_core(a, shift=tuple(shifts.ravel().tolist()), axis=axes)
 
 
 @implements(np.repeat)
@@ -160,24 +184,6 @@ def tile(A, reps):
     return np.ravel(A)[index]
 
 
-PAD_BY_INDEX = ("edge", "reflect", "symmetric", "wrap")
-
-
-@implements(np.pad)
-def pad(array, pad_width, mode="constant", *, constant_values=0, reflect_type="even"):
-    if mode in PAD_BY_INDEX and reflect_type == "even":
-        index = np.pad(np.arange(array.size).reshape(array.shape), pad_width, mode)
-        return np.ravel(array)[index]
-    if mode != "constant":
-        raise missing_rule("np.pad", (array,), {}, f" for mode={mode!r}")
-    frame = np.pad(np.zeros(array.shape, bool), pad_width, constant_values=True)
-    place = np.pad(np.arange(array.size).reshape(array.shape), pad_width)
-    values = np.pad(np.zeros(array.shape, array.dtype), pad_width, constant_values=constant_values)
-    if array.size == 0:
-        return values
-    return np.where(frame, values, np.ravel(array)[place])
-
-
 # --- diagonals and triangles
 
 
@@ -188,7 +194,7 @@ def _on_diagonal(ct, shapes, offset, axis1, axis2):
     i = np.arange(ct.shape[-1])
     index = (..., i - min(offset, 0), i + max(offset, 0))
     moved = (len(ct), *kept, rows, columns)
-    spread = _scatter(ct, index=canonical_index(index, moved), shape=moved)
+    spread = scatter(ct, index=canonical_index(index, moved), shape=moved)
     return np.moveaxis(spread, (-2, -1), (axis1, axis2))
 
 
@@ -209,8 +215,14 @@ def matrix_diagonal(x, /, *, offset=0):
 
 
 @implements(np.trace)
-def trace(a, offset=0, axis1=0, axis2=1):
-    return np.sum(diagonal(a, offset, axis1, axis2), axis=-1)
+def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None):
+    return np.sum(np.diagonal(array(a), offset, axis1, axis2), -1, dtype, out)
+
+
+@implements(np.linalg.trace)
+def matrix_trace(x, /, *, offset=0, dtype=None):
+    """The traces of a stack of matrices, which are its last two axes."""
+    return np.sum(diagonal(x, offset, -2, -1), axis=-1, dtype=dtype)
 
 
 @implements(np.diag)
@@ -219,7 +231,7 @@ def diag(v, k=0):
         return diagonal(v, k)
     size = v.size + abs(k)
     i = np.arange(v.size)
-    return _scatter(v, index=(i + max(-k, 0), i + max(k, 0)), shape=(size, size))
+    return scatter(v, index=(i + max(-k, 0), i + max(k, 0)), shape=(size, size))
 
 
 @implements(np.tril)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..dual import TRACES, Array, DualTensor, primal_of, trace_of
 from ..kernels import normalise as kernels
-from ..primitive import Node, Primitive
+from ..primitive import Node, Primitive, align, unbroadcast
 from .products import _array
 from .structural import negative_axes
 
@@ -93,3 +93,73 @@ def normalise_with_statistics(
         return found
     _, mean, variance = kernels.normalise(primal_of(x), axes, eps)
     return _normalise(x, axes=axes, eps=eps), mean, variance
+
+
+# --- what follows a normalisation: a number for each channel, and another added
+
+
+def _push_scaled(residuals, tangents):
+    y, scale, _ = residuals
+    ty, t_scale, t_shift = tangents
+    parts = [] if ty is None else [ty * scale]
+    if t_scale is not None:
+        parts.append(y * align(t_scale, y.ndim))
+    if t_shift is not None:
+        parts.append(align(t_shift, y.ndim))
+    return sum(parts[1:], start=parts[0])
+
+
+def _pull_scaled(residuals, ct):
+    y, scale, active = residuals
+    along = None
+    if active[1]:
+        plain = type(ct) is np.ndarray
+        along = kernels.sum_product(ct, y, scale.shape) if plain else ct * y
+    return [
+        ct * scale if active[0] else None,
+        along if along is None else unbroadcast(along, scale.shape),
+        unbroadcast(ct, scale.shape) if active[2] else None,
+    ]
+
+
+_scaled = Primitive(
+    "scale_and_shift",
+    lambda y, scale, shift: y * scale + shift,
+    lambda primals, active, y: (*primals[:2], active),
+    _push_scaled,
+    _pull_scaled,
+)
+
+
+def scaled(y: Array, scale: Array, shift: Array) -> Array:
+    """Return y * scale + shift for a y that nothing else holds: its arrays may be written into.
+
+    Args:
+        y: what normalise gave, or a view of all of it.
+        scale, shift: the shape of y's last axes.
+    """
+    parts = y, scale, shift
+    duals = [x for x in parts if type(x) is DualTensor]
+    plain = [x.primal if type(x) is DualTensor else x for x in parts]
+    kinds = {type(x.carrier) for x in duals}
+    directions = {len(x.carrier) for x in duals}
+    if (
+        any(type(x) is not np.ndarray or x.dtype != y.dtype for x in plain)
+        or y.dtype.kind != "f"
+        or not kinds <= {np.ndarray, Node}
+        or len(kinds) > 1
+        or len(directions) > 1
+        or any(x.level is not duals[0].level for x in duals)
+    ):
+        return y * scale + shift
+    if duals:
+        duals[0].level.check("scale_and_shift")
+    tangents = [x.carrier if type(x) is DualTensor else None for x in parts]
+    y, scale, shift = plain
+    if Node not in kinds:
+        t = kernels.scale_and_shift(y, scale, shift, *tangents)
+        return DualTensor(y, t, duals[0].level) if duals else y
+    z = y * scale  # y is kept by the record
+    z += shift
+    residuals = y, scale, [t is not None for t in tangents]
+    return DualTensor(z, Node(_scaled, residuals, {}, tangents, z.shape, z.dtype), duals[0].level)

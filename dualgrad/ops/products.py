@@ -10,6 +10,7 @@ from ..kernels import conv
 from ..operations import implements
 from ..options import pair
 from ..primitive import Primitive, align, bilinear, unbroadcast
+from .results import array, deliver
 
 # --- matmul of operands with at least two axes; the direction axis k folds into rows where it can
 
@@ -28,6 +29,8 @@ def _left(ta, b):
 
 def _right(a, tb):
     """k tangents of b in a @ b: (..., m, n) @ (k, ..., n, p)."""
+    if tb.ndim == 3 and a.ndim == 2 and tb.shape[-1] == 1:  # k vectors are one matrix
+        return np.matmul(np.reshape(tb, tb.shape[:2]), _mT(a))[..., None]
     if tb.ndim == 3 and a.ndim > 2:  # batch axes of a fold into its rows
         rows = np.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
         return np.reshape(np.matmul(rows, tb), (len(tb), *a.shape[:-1], tb.shape[-1]))
@@ -55,7 +58,7 @@ def _array(x: Array) -> Array:
     return x if type(x) is DualTensor else np.asarray(x)
 
 
-@implements(np.matmul)
+@implements(np.matmul, np.linalg.matmul)
 def matmul(x1, x2):
     a, b = _array(x1), _array(x2)
     if a.ndim >= 2 and b.ndim >= 2:
@@ -70,46 +73,51 @@ def matmul(x1, x2):
 
 
 @implements(np.dot)
-def dot(a, b):
-    a, b = _array(a), _array(b)
+def dot(a, b, out=None):
+    a, b = array(a), array(b)
     if not a.ndim or not b.ndim:
-        return a * b
+        return deliver(a * b, out)
     if a.ndim <= 2 and b.ndim <= 2:
-        return np.matmul(a, b)
-    return np.tensordot(a, b, (-1, -1 if b.ndim == 1 else -2))
+        return deliver(np.matmul(a, b), out)
+    return deliver(np.tensordot(a, b, (-1, -1 if b.ndim == 1 else -2)), out)
 
 
 @implements(np.inner)
 def inner(a, b):
-    a, b = _array(a), _array(b)
+    a, b = array(a), array(b)
     return a * b if not a.ndim or not b.ndim else np.tensordot(a, b, (-1, -1))
 
 
 @implements(np.vdot)
 def vdot(a, b):
-    return np.matmul(np.conj(np.ravel(a)), np.ravel(b))
+    return np.matmul(np.conj(np.ravel(array(a))), np.ravel(array(b)))
 
 
 @implements(np.vecdot, np.linalg.vecdot)
 def vecdot(x1, x2, axis=-1):
+    x1, x2 = _array(x1), _array(x2)
+    if x1.shape[axis] != x2.shape[axis]:
+        raise ShapeError(
+            f"vecdot: axis {axis} has length {x1.shape[axis]} in x1 {x1.shape} and "
+            f"{x2.shape[axis]} in x2 {x2.shape}; they must agree."
+        )
     return np.sum(np.conj(x1) * x2, axis=axis)
 
 
+if hasattr(np, "matvec"):  # NumPy 2.2 and later
+
+    @implements(np.matvec)
+    def matvec(x1, x2):
+        return np.matmul(x1, _array(x2)[..., None])[..., 0]
+
+    @implements(np.vecmat)
+    def vecmat(x1, x2):
+        return np.matmul(np.conj(_array(x1))[..., None, :], x2)[..., 0, :]
+
+
 @implements(np.outer, np.linalg.outer)
-def outer(a, b):
-    return np.ravel(a)[:, None] * np.ravel(b)
-
-
-@implements(np.cross)
-def cross(a, b):
-    """a x b of three-vectors along the last axis."""
-    if np.shape(a)[-1] != 3 or np.shape(b)[-1] != 3:
-        raise ShapeError(
-            f"np.cross of duals: the last axis must be 3, got {np.shape(a)}, {np.shape(b)}."
-        )
-    a, b = _array(a), _array(b)
-    first, second = [1, 2, 0], [2, 0, 1]
-    return a[..., first] * b[..., second] - a[..., second] * b[..., first]
+def outer(a, b, out=None):
+    return deliver(np.ravel(array(a))[:, None] * np.ravel(array(b)), out)
 
 
 @implements(np.kron)
@@ -145,11 +153,11 @@ def tensordot(a, b, axes=2):
 
 
 @implements(np.linalg.multi_dot)
-def multi_dot(arrays):
+def multi_dot(arrays, *, out=None):
     product = arrays[0]
     for factor in arrays[1:]:
         product = np.matmul(product, factor)
-    return product
+    return deliver(product, out)
 
 
 # --- einsum: linear in each operand, so its tangent is a sum of einsums
@@ -193,7 +201,8 @@ def _einsum_pull(residuals, ct, inputs, output):
         # them.
         kept = "".join(c for c in letters if c in output or any(c in other for other in known))
         part = einsum_core(ct, *others, inputs=(k + output, *known), output=k + kept)
-        shape = tuple(sizes[c] if c in kept else 1 for c in letters)
+        found = dict(zip(kept, part.shape[1:], strict=True))  # 1 where the others have length 1
+        shape = tuple(found.get(c, 1) for c in letters)
         full = (len(ct), *(sizes[c] for c in letters))
         wide = np.broadcast_to(np.reshape(part, (len(ct), *shape)), full)
         cts.append(unbroadcast(wide, primals[i].shape))
@@ -205,11 +214,13 @@ def _fresh(inputs):
     return next(c for c in "zyxwvutsrqponmlkjihgfedcbaZYXWVUTSRQPONMLKJIHGFEDCBA" if c not in used)
 
 
-einsum_core = Primitive("einsum", _einsum_value, _einsum_residuals, _einsum_push, _einsum_pull)
+einsum_core = Primitive(
+    "einsum", _einsum_value, _einsum_residuals, _einsum_push, _einsum_pull, kind="multilinear"
+)
 
 
 @implements(np.einsum)
-def einsum(*operands, optimize=False):
+def einsum(*operands, out=None, optimize=False, dtype=None, order="K", casting="safe"):
     """np.einsum, with ellipses, repeated letters and the sublist form."""
     inputs, output, arrays = _parse_einsum(operands)
     arrays = list(arrays)
@@ -221,7 +232,9 @@ def einsum(*operands, optimize=False):
                 arrays[i] = np.diagonal(arrays[i], 0, first, second)
                 letters = letters[:first] + letters[first + 1 : second] + letters[second + 1 :] + c
         inputs[i] = letters
-    return einsum_core(*arrays, inputs=tuple(inputs), output=output)
+    if dtype is not None:
+        arrays = [np.astype(x, dtype, copy=False) for x in arrays]
+    return deliver(einsum_core(*arrays, inputs=tuple(inputs), output=output), out)
 
 
 def _parse_einsum(operands):

@@ -1,13 +1,15 @@
-"""Functions that reduce axes with a weight (products, extremes, norms, logsumexp), and sorting."""
+"""Functions that reduce axes with a weight (products, extremes, logsumexp), and sorting."""
 
 import math
 
 import numpy as np
 
-from ..dual import missing_rule, primal_of
+from ..dual import primal_of
 from ..operations import METHODS, implements
 from ..primitive import Share, constant, reduction
-from .structural import negative_axes, negative_axis
+from .lengths import length, square_of
+from .results import array, deliver
+from .structural import chosen, negative_axes
 
 for (
     _name
@@ -80,26 +82,34 @@ _norm = reduction(_length, _from_norm, name="norm")
 
 
 @implements(np.prod)
-def prod(a, axis=None, dtype=None, *, keepdims=False):
-    a = a if dtype is None else np.astype(a, dtype)
-    return _prod(a, axis=negative_axes(axis, a.ndim), keepdims=keepdims)
+def prod(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=True):
+    a = array(a) if dtype is None else np.astype(array(a), dtype)
+    y = _prod(chosen(a, where, 1), axis=negative_axes(axis, a.ndim), keepdims=keepdims)
+    return deliver(y if initial is None else y * initial, out)
 
 
-def _extreme(primitive, pair):
-    def extreme(a, axis=None, *, keepdims=False, initial=None):
-        y = primitive(a, axis=negative_axes(axis, a.ndim), keepdims=keepdims)
-        return y if initial is None else pair(y, initial)
+def _extreme(primitive, pair, least):
+    def extreme(a, axis=None, out=None, keepdims=False, initial=None, where=True):
+        a = array(a)
+        if where is not True and initial is None:
+            raise ValueError(f"np.{primitive.name}: where= needs initial=, for it may choose none")
+        axes = negative_axes(axis, a.ndim)
+        if initial is not None and _count(a, axes) == 0:
+            return deliver(np.sum(a, axes, keepdims=keepdims) + initial, out)
+        y = primitive(chosen(a, where, least), axis=axes, keepdims=keepdims)
+        return deliver(y if initial is None else pair(y, initial), out)
 
     return extreme
 
 
-implements(np.max, np.amax)(_extreme(_max, np.maximum))
-implements(np.min, np.amin)(_extreme(_min, np.minimum))
+implements(np.max, np.amax)(_extreme(_max, np.maximum, -math.inf))
+implements(np.min, np.amin)(_extreme(_min, np.minimum, math.inf))
 
 
 @implements(np.ptp)
-def ptp(a, axis=None, *, keepdims=False):
-    return np.max(a, axis, keepdims=keepdims) - np.min(a, axis, keepdims=keepdims)
+def ptp(a, axis=None, out=None, keepdims=False):
+    a = array(a)
+    return deliver(np.max(a, axis, keepdims=keepdims) - np.min(a, axis, keepdims=keepdims), out)
 
 
 def _reduce(function):
@@ -115,101 +125,103 @@ METHODS[np.add, "accumulate"] = lambda a, axis=0, **options: np.cumsum(a, axis, 
 METHODS[np.multiply, "outer"] = lambda a, b: np.tensordot(a, b, 0)
 
 
-def _count(a, axes):
-    return math.prod(a.shape[axis] for axis in axes)
+def _count(a, axes, where=True, keepdims=False):
+    """How many entries meet in each result: an int, or an array where a mask chooses."""
+    if where is True:
+        return math.prod(a.shape[axis] for axis in axes)
+    mask = np.broadcast_to(primal_of(where), a.shape)
+    return np.asarray(np.sum(mask, axis=axes, keepdims=keepdims))
+
+
+def _divided(y, count):
+    """y / count in the dtype of y; NaN, or infinite, where there is nothing to count."""
+    return y / (count if isinstance(count, int) else count.astype(primal_of(y).real.dtype))
 
 
 @implements(np.mean)
-def mean(a, axis=None, dtype=None, *, keepdims=False):
+def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True):
+    a = array(a)
     axes = negative_axes(axis, a.ndim)
     if dtype is None and a.dtype == np.float16:  # sums overflow, so NumPy takes float32
-        return np.astype(np.mean(a, axes, np.float32, keepdims=keepdims), np.float16)
-    return np.sum(a, axis=axes, dtype=dtype, keepdims=keepdims) / _count(a, axes)
+        y = np.mean(a, axes, np.float32, keepdims=keepdims, where=where)
+        return deliver(np.astype(y, np.float16), out)
+    total = np.sum(a, axes, dtype, keepdims=keepdims, where=where)
+    return deliver(_divided(total, _count(a, axes, where, keepdims)), out)
 
 
 @implements(np.average)
-def average(a, axis=None, weights=None):
+def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
+    a = array(a)
     if weights is None:
-        return np.mean(a, axis)
-    if axis is None and np.shape(weights) != np.shape(a):
+        y = np.mean(a, axis, keepdims=keepdims)
+        total = np.full(y.shape, _count(a, negative_axes(axis, a.ndim)), y.dtype)
+        return (y, total) if returned else y
+    weights = array(weights)
+    if weights.shape != a.shape:
+        weights = _along(weights, a, axis)
+    total = np.sum(np.broadcast_to(weights, a.shape), axis, keepdims=keepdims)
+    if np.any(primal_of(total) == 0):
+        raise ZeroDivisionError("np.average: the weights sum to zero.")
+    y = np.sum(a * weights, axis, keepdims=keepdims) / total
+    return (y, np.astype(total, y.dtype)) if returned else y
+
+
+def _along(weights, a, axis):
+    """Weights of the averaged axes alone, laid along those axes of a."""
+    if axis is None:
         raise TypeError("Axis must be specified when shapes of a and weights differ.")
-    if np.ndim(weights) == 1 != np.ndim(a):
-        after = -1 - negative_axis(axis, np.ndim(a))  # axes behind the averaged one
-        weights = np.reshape(weights, (-1, *(1,) * after))
-    return np.sum(a * weights, axis) / np.sum(np.broadcast_to(weights, np.shape(a)), axis)
+    axes = negative_axes(axis, a.ndim)
+    if weights.shape != tuple(a.shape[i] for i in axes):
+        raise ValueError("Shape of weights must be consistent with shape of a along axis.")
+    weights = np.transpose(weights, np.argsort(axes))
+    return np.reshape(weights, [n if i - a.ndim in axes else 1 for i, n in enumerate(a.shape)])
+
+
+def _deviation(a, axes, dtype, where, mean):
+    """The distances from the mean (0 where the mask drops an entry), in the dtype asked for."""
+    a = array(a) if dtype is None else np.astype(array(a), dtype)
+    centre = np.mean(a, axes, keepdims=True, where=where) if mean is None else mean
+    return chosen(a - centre, where, 0)
+
+
+def _degrees(a, axes, where, keepdims, ddof):
+    return np.asarray(np.maximum(_count(a, axes, where, keepdims) - ddof, 0))
 
 
 @implements(np.var)
-def var(a, axis=None, dtype=None, *, ddof=0, keepdims=False, correction=None):
-    ddof = ddof if correction is None else correction
-    a = a if dtype is None else np.astype(a, dtype)
-    axes = negative_axes(axis, a.ndim)
-    deviation = a - np.mean(a, axis=axes, keepdims=True)
-    square = (
-        deviation * deviation if a.dtype.kind == "f" else np.real(deviation * np.conj(deviation))
-    )
-    return np.sum(square, axis=axes, keepdims=keepdims) / max(_count(a, axes) - ddof, 0)
+def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=True, mean=None,
+        correction=None):  # fmt: skip
+    axes = negative_axes(axis, np.ndim(a))
+    x = _deviation(a, axes, dtype, where, mean)
+    square = x * x if x.dtype.kind == "f" else np.real(x * np.conj(x))
+    degrees = _degrees(x, axes, where, keepdims, ddof if correction is None else correction)
+    return deliver(_divided(np.sum(square, axis=axes, keepdims=keepdims), degrees), out)
 
 
 @implements(np.std)
-def std(a, axis=None, dtype=None, *, ddof=0, keepdims=False, correction=None):
+def std(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=True, mean=None,
+        correction=None):  # fmt: skip
     """The standard deviation; where the variance is 0 its tangent is 0."""
-    ddof = ddof if correction is None else correction
-    a = a if dtype is None else np.astype(a, dtype)
-    axes = negative_axes(axis, a.ndim)
-    deviation = a - np.mean(a, axis=axes, keepdims=True)
-    length = _norm_of(deviation, axes, keepdims)
-    return length / math.sqrt(_count(a, axes) - ddof) if _count(a, axes) > ddof else length / 0.0
+    axes = negative_axes(axis, np.ndim(a))
+    x = _deviation(a, axes, dtype, where, mean)
+    degrees = _degrees(x, axes, where, keepdims, ddof if correction is None else correction)
+    y = _divided(_norm_of(x, axes, keepdims), np.sqrt(degrees))
+    square = lambda: _divided(np.sum(square_of(x), axis=axes, keepdims=keepdims), degrees)  # noqa: E731
+    return deliver(length(y, square), out)
 
 
 def _norm_of(x, axes, keepdims):
+    square = lambda: np.sum(square_of(x), axis=axes, keepdims=keepdims)  # noqa: E731
+    return length(_norm_of_parts(x, axes, keepdims), square)
+
+
+def _norm_of_parts(x, axes, keepdims):
     if x.dtype.kind == "c":
         x = np.stack([np.real(x), np.imag(x)], -1)
         axes = (*(axis - 1 for axis in axes), -1)
         y = _norm(x, axis=axes, keepdims=keepdims)
         return y[..., 0] if keepdims else y
     return _norm(x, axis=axes, keepdims=keepdims)
-
-
-@implements(np.linalg.norm)
-def norm(x, ord=None, axis=None, keepdims=False):
-    """The norm as NumPy has it, less the matrix norms that need singular values (2, -2, "nuc")."""
-    axes = negative_axes(axis, x.ndim)
-    matrix = len(axes) == 2 and (ord is not None or axis is not None or x.ndim == 2)
-    if ord is None or (ord == "fro" and matrix) or (ord == 2 and len(axes) == 1):
-        return _norm_of(x, axes, keepdims)
-    if len(axes) == 1:
-        return _vector_norm(x, ord, axes, keepdims)
-    if not matrix or ord not in (1, -1, math.inf, -math.inf):
-        raise missing_rule("np.linalg.norm", (x,), {}, f" for ord={ord!r}")
-    summed, kept = axes if abs(ord) == 1 else axes[::-1]
-    sums = np.sum(np.abs(x), axis=summed, keepdims=True)
-    y = (np.max if ord > 0 else np.min)(sums, axis=kept, keepdims=True)
-    return y if keepdims else np.squeeze(y, axes)
-
-
-def _vector_norm(x, ord, axes, keepdims):
-    if ord in (math.inf, -math.inf):
-        return (np.max if ord > 0 else np.min)(np.abs(x), axis=axes, keepdims=keepdims)
-    if ord == 0:
-        return np.sum(np.astype(x != 0, primal_of(np.abs(x)).dtype), axis=axes, keepdims=keepdims)
-    powers = np.sum(np.abs(x) ** ord, axis=axes, keepdims=keepdims)
-    if ord == 1:
-        return powers
-    zero = powers == 0  # where the tangent of a norm is 0
-    return np.where(zero, 0, np.where(zero, 1, powers) ** (1.0 / ord))
-
-
-@implements(np.linalg.vector_norm)
-def vector_norm(x, /, *, axis=None, ord=2, keepdims=False):
-    axes = negative_axes(axis, x.ndim)
-    if len(axes) > 1:
-        if ord != 2:
-            x = np.moveaxis(x, axes, tuple(range(-len(axes), 0)))
-            y = norm(np.reshape(x, (*x.shape[: -len(axes)], -1)), ord, -1)
-            return np.expand_dims(y, axes) if keepdims else y
-        return _norm_of(x, axes, keepdims)
-    return norm(x, ord, axes, keepdims)
 
 
 def logsumexp(x, axis=None, keepdims=False):
@@ -226,20 +238,23 @@ def logsumexp(x, axis=None, keepdims=False):
 
 
 @implements(np.sort)
-def sort(a, axis=-1, kind=None, *, stable=None):
+def sort(a, axis=-1, kind=None, order=None, *, stable=None):
     """The entries in order; ties keep their order, and tangents follow their entries."""
+    if order is not None:
+        raise ValueError("np.sort: order= names fields, and a dual has none.")
     if axis is None:
         a, axis = np.ravel(a), 0
-    order = np.argsort(primal_of(a), axis=axis, kind="stable")
-    return np.take_along_axis(a, order, axis)
+    places = np.argsort(primal_of(a), axis=axis, kind="stable")
+    return np.take_along_axis(a, places, axis)
 
 
 @implements(np.median)
-def median(a, axis=None, *, keepdims=False):
+def median(a, axis=None, out=None, overwrite_input=False, keepdims=False):
+    a = array(a)
     axes = negative_axes(axis, a.ndim)
     moved = np.moveaxis(a, axes, tuple(range(-len(axes), 0)))
-    flat = np.sort(np.reshape(moved, (*moved.shape[: a.ndim - len(axes)], -1)))
-    n = flat.shape[-1]
-    y = np.mean(flat[..., (n - 1) // 2 : n // 2 + 1], axis=-1)
-    y = np.where(np.isnan(flat[..., -1]), flat[..., -1], y)
-    return np.expand_dims(y, axes) if keepdims else y
+    n = _count(a, axes)
+    flat = np.sort(np.reshape(moved, (*moved.shape[: a.ndim - len(axes)], n)))
+    y = np.mean(flat[..., max(n - 1, 0) // 2 : n // 2 + 1], axis=-1)
+    y = np.where(np.isnan(flat[..., -1]), flat[..., -1], y) if n else y
+    return deliver(np.expand_dims(y, axes) if keepdims else y, out)

@@ -5,10 +5,11 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from ..dual import DualTensor, Structured, find_level, missing_rule
+from ..dual import DualTensor, Structured, find_level, primal_of
 from ..errors import DtypeError
 from ..operations import implements
 from ..primitive import Node, constant, custom, linear, unbroadcast
+from .results import array, deliver
 
 # --- axes: counted from the end, so that a leading axis of directions changes nothing
 
@@ -88,8 +89,10 @@ def _cut(ct, shapes, axis):
 
 @implements(np.reshape)
 def reshape(a, shape=None, order="C", *, copy=None):
+    if order == "A":  # as the entries lie in memory
+        order = "F" if np.isfortran(primal_of(a)) else "C"
     if order not in ("C", "F"):
-        raise missing_rule("np.reshape", (a,), {}, f" for order={order!r}")
+        raise ValueError(f"np.reshape: order={order!r}; give 'C', 'F' or 'A'.")
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     if -1 in shape:
         known = math.prod(n for n in shape if n != -1)
@@ -102,6 +105,9 @@ def reshape(a, shape=None, order="C", *, copy=None):
 
 @implements(np.ravel)
 def ravel(a, order="C"):
+    if order == "K":  # as the axes lie in memory, longest stride first
+        strides = np.abs(getattr(primal_of(a), "strides", ()))
+        a, order = np.transpose(a, np.argsort(-strides, kind="stable")), "C"
     return np.reshape(a, (a.size,), order)
 
 
@@ -119,6 +125,7 @@ def matrix_transpose(x):
 @implements(np.swapaxes)
 def swapaxes(a, axis1, axis2):
     axes = list(range(a.ndim))
+    axis1, axis2 = normalize_axis_index(axis1, a.ndim), normalize_axis_index(axis2, a.ndim)
     axes[axis1], axes[axis2] = axes[axis2], axes[axis1]
     return np.transpose(a, axes)
 
@@ -152,7 +159,7 @@ def squeeze(a, axis=None):
 
 
 @implements(np.broadcast_to)
-def broadcast_to(array, shape):
+def broadcast_to(array, shape, subok=False):
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     missing = len(shape) - array.ndim
     if missing > 0:
@@ -161,7 +168,7 @@ def broadcast_to(array, shape):
 
 
 @implements(np.broadcast_arrays)
-def broadcast_arrays(*args):
+def broadcast_arrays(*args, subok=False):
     shape = np.broadcast_shapes(*(np.shape(x) for x in args))
     return tuple(np.broadcast_to(x, shape) for x in args)
 
@@ -182,37 +189,46 @@ def atleast_2d(*arys):
 
 
 @implements(np.concatenate)
-def concatenate(arrays, axis=0, *, dtype=None):
+def concatenate(arrays, axis=0, out=None, *, dtype=None, casting="same_kind"):
+    arrays = [array(x) for x in arrays]
     if axis is None:
         arrays, axis = [np.ravel(x) for x in arrays], 0
-    arrays = [x if type(x) is DualTensor else np.asarray(x) for x in arrays]
     joined = _concatenate(*arrays, axis=negative_axis(axis, arrays[0].ndim))
-    return joined if dtype is None else np.astype(joined, dtype)
+    if dtype is None:
+        return deliver(joined, out)
+    if not np.can_cast(joined.dtype, dtype, casting):
+        raise TypeError(f"concatenate: {joined.dtype} to {np.dtype(dtype)} is not {casting!r}")
+    return deliver(np.astype(joined, dtype), out)
 
 
 @implements(np.stack)
-def stack(arrays, axis=0, *, dtype=None):
+def stack(arrays, axis=0, out=None, *, dtype=None, casting="same_kind"):
+    arrays = [array(x) for x in arrays]
     shapes = {np.shape(x) for x in arrays}
     if len(shapes) > 1:
         raise ValueError("all input arrays must have the same shape")
     axis = normalize_axis_index(axis, len(shapes.pop()) + 1)
-    return np.concatenate([np.expand_dims(x, axis) for x in arrays], axis, dtype=dtype)
+    wide = [np.expand_dims(x, axis) for x in arrays]
+    return np.concatenate(wide, axis, out, dtype=dtype, casting=casting)
 
 
 @implements(np.hstack)
-def hstack(tup, *, dtype=None):
-    arrays = [np.atleast_1d(x) for x in tup]
-    return np.concatenate(arrays, 0 if arrays[0].ndim == 1 else 1, dtype=dtype)
+def hstack(tup, *, dtype=None, casting="same_kind"):
+    arrays = [np.atleast_1d(array(x)) for x in tup]
+    axis = 0 if arrays[0].ndim == 1 else 1
+    return np.concatenate(arrays, axis, dtype=dtype, casting=casting)
 
 
 @implements(np.vstack)
-def vstack(tup, *, dtype=None):
-    return np.concatenate([np.atleast_2d(x) for x in tup], 0, dtype=dtype)
+def vstack(tup, *, dtype=None, casting="same_kind"):
+    arrays = [np.atleast_2d(array(x)) for x in tup]
+    return np.concatenate(arrays, 0, dtype=dtype, casting=casting)
 
 
 @implements(np.column_stack)
 def column_stack(tup):
-    return np.concatenate([x if np.ndim(x) > 1 else np.reshape(x, (-1, 1)) for x in tup], 1)
+    arrays = [array(x) for x in tup]
+    return np.concatenate([x if x.ndim > 1 else np.reshape(x, (-1, 1)) for x in arrays], 1)
 
 
 @implements(np.append)
@@ -241,24 +257,42 @@ def split(ary, indices_or_sections, axis=0):
 
 
 @implements(np.sum)
-def sum_(a, axis=None, dtype=None, *, keepdims=False, where=True):
-    if where is not True:
-        a = np.where(where, a, 0)
-    a = a if dtype is None else np.astype(a, dtype)
-    return _sum(a, axis=negative_axes(axis, a.ndim), keepdims=keepdims)
+def sum_(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=True):
+    a = array(a) if dtype is None else np.astype(array(a), dtype)
+    y = _sum(chosen(a, where, 0), axis=negative_axes(axis, a.ndim), keepdims=keepdims)
+    return deliver(y if initial is None else y + initial, out)
+
+
+def chosen(a, where, otherwise):
+    """Return a where the mask `where` (True: everywhere) holds, else a number."""
+    if where is True:
+        return a
+    return np.where(np.broadcast_to(primal_of(where), a.shape), a, otherwise)
 
 
 @implements(np.cumsum)
-def cumsum(a, axis=None, dtype=None):
+def cumsum(a, axis=None, dtype=None, out=None):
+    a = array(a)
     if axis is None:
         a, axis = np.ravel(a), 0
-    a = a if dtype is None else np.astype(a, dtype)
-    return _cumsum(a, axis=negative_axis(axis, a.ndim))
+    a = np.atleast_1d(a if dtype is None else np.astype(a, dtype))
+    return deliver(_cumsum(a, axis=negative_axis(axis, a.ndim)), out)
 
 
 @implements(np.diff)
-def diff(a, n=1, axis=-1):
+def diff(a, n=1, axis=-1, prepend=None, append=None):
+    if n < 0:
+        raise ValueError(f"np.diff: n={n}; the order must not be negative.")
+    if n == 0:
+        return a
+    a = array(a)
     axis = normalize_axis_index(axis, a.ndim)
+    if prepend is not None or append is not None:
+        edge = (*a.shape[:axis], 1, *a.shape[axis + 1 :])
+        ends = [x if x is None else array(x) for x in (prepend, append)]
+        ends = [x if x is None or x.ndim else np.broadcast_to(x, edge) for x in ends]
+        parts = [x for x in (ends[0], a, ends[1]) if x is not None]
+        a = np.concatenate(parts, axis)
     before = (slice(None),) * axis
     for _ in range(n):
         a = a[(*before, slice(1, None))] - a[(*before, slice(None, -1))]
@@ -266,9 +300,14 @@ def diff(a, n=1, axis=-1):
 
 
 @implements(np.astype)
-def astype(x, dtype, *, copy=True, order="K", casting="unsafe", subok=True):
+def astype(x, dtype, *, copy=True, order="K", casting="unsafe", subok=True, device=None):
     """x in another dtype; a cast to integers or bool is piecewise constant: its result is plain."""
     dtype = np.dtype(dtype)
+    if dtype.kind not in "fciub":
+        raise DtypeError(
+            f"astype({dtype}): entries that are no numbers cannot carry tangents. Keep x in a "
+            f"floating dtype, or pass dg.primal(x) if the derivative is not wanted."
+        )
     if dtype.kind not in "fc":
         return constant(np.astype)(x, dtype)
     if dtype.kind == "f" and x.dtype.kind == "c":
@@ -282,7 +321,9 @@ def astype(x, dtype, *, copy=True, order="K", casting="unsafe", subok=True):
 def copy(a, order="K", subok=False):
     """A writable copy of both parts."""
     y = _copy(a)
-    if type(y.carrier) is not Node:
+    if hasattr(y.carrier, "room"):
+        y.carrier = y.carrier.room(y.primal)
+    elif type(y.carrier) is not Node:
         y.carrier = _roomy(y.carrier, y.primal)
     return y
 
@@ -319,7 +360,7 @@ _zero = custom(np.zeros_like, _push_nothing, _push_nothing, lambda residuals, ct
 
 
 @implements(np.zeros_like, np.empty_like)
-def zeros_like(a, dtype=None, order="K", subok=True, shape=None):
+def zeros_like(a, dtype=None, order="K", subok=True, shape=None, *, device=None):
     """Zeros that can hold values like a: a dual of a's level (an integer dtype: a plain array)."""
     dtype = a.dtype if dtype is None else np.dtype(dtype)
     shape = a.shape if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
@@ -329,6 +370,8 @@ def zeros_like(a, dtype=None, order="K", subok=True, shape=None):
     primal = np.zeros_like(a.primal, dtype=dtype, shape=shape)
     if type(a.carrier) is Node:
         return DualTensor(primal, Node(_zero, None, {}, [], shape, dtype), a.level)
+    if hasattr(a.carrier, "zeros"):
+        return DualTensor(primal, a.carrier.zeros(primal), a.level)
     full = (len(a.carrier), *shape)
     if isinstance(a.carrier, Structured):
         return DualTensor(primal, np.zeros(full, dtype), a.level)
@@ -337,7 +380,7 @@ def zeros_like(a, dtype=None, order="K", subok=True, shape=None):
 
 
 @implements(np.full_like)
-def full_like(a, fill_value, dtype=None, order="K", subok=True, shape=None):
+def full_like(a, fill_value, dtype=None, order="K", subok=True, shape=None, *, device=None):
     if type(a) is not DualTensor:  # the fill value is the dual
         shape = np.shape(a) if shape is None else shape
         return np.copy(np.broadcast_to(np.astype(fill_value, dtype or a.dtype), shape))
@@ -346,5 +389,5 @@ def full_like(a, fill_value, dtype=None, order="K", subok=True, shape=None):
 
 
 @implements(np.ones_like)
-def ones_like(a, dtype=None, order="K", subok=True, shape=None):
+def ones_like(a, dtype=None, order="K", subok=True, shape=None, *, device=None):
     return full_like(a, 1, dtype, shape=shape)

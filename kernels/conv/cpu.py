@@ -28,10 +28,12 @@ def conv2d(
 ) -> np.ndarray:
     """Return the convolution of x (N, H, W, C) with w (kh, kw, C / groups, O), (N, Ho, Wo, O)."""
     dtype = np.result_type(x, w)
-    windows = _windows(x, w.shape[:2], stride, padding, dilation, groups)
+    out = _output_size(_padded(x.shape, padding), w.shape[:2], stride, dilation)
     filters = _by_group(w.astype(dtype, copy=False).reshape(-1, w.shape[-1]), groups)
-    y = np.empty((*windows.shape[1:4], w.shape[-1]), dtype)
-    for images, rows, patches in _patch_blocks(windows, dtype):
+    y = np.empty((len(x), *out, w.shape[-1]), dtype)
+    for images, rows, patches in _patch_blocks(
+        x, w.shape[:2], out, stride, padding, dilation, groups, dtype
+    ):
         np.matmul(patches, filters, out=_by_group(y[images, rows], groups))
     return y
 
@@ -47,13 +49,15 @@ def conv2d_filter(
 ) -> np.ndarray:
     """Return the transpose of w -> conv2d(x, w) at ct (N, Ho, Wo, O), of shape w_shape."""
     dtype = np.result_type(x, ct)
-    windows = _windows(x, w_shape[:2], stride, padding, dilation, groups)
-    _check_cotangent("conv2d_filter", ct, (*windows.shape[1:4], w_shape[-1]))
+    out = _output_size(_padded(x.shape, padding), w_shape[:2], stride, dilation)
+    _check_cotangent("conv2d_filter", ct, (len(x), *out, w_shape[-1]))
     ct = np.ascontiguousarray(ct, dtype)
     w = np.zeros(w_shape, dtype)
     total = _by_group(w, groups)
     term = np.empty(total.shape, dtype)
-    for images, rows, patches in _patch_blocks(windows, dtype):
+    for images, rows, patches in _patch_blocks(
+        x, w_shape[:2], out, stride, padding, dilation, groups, dtype
+    ):
         np.matmul(patches.swapaxes(1, 2), _by_group(ct[images, rows], groups), out=term)
         total += term
     return w
@@ -70,8 +74,7 @@ def conv2d_input(
 ) -> np.ndarray:
     """Return the transpose of x -> conv2d(x, w) at ct (N, Ho, Wo, O), of shape x_shape."""
     kh, kw, c, o = w.shape
-    padded = (x_shape[0], x_shape[1] + sum(padding[0]), x_shape[2] + sum(padding[1]), x_shape[3])
-    out = _output_size(padded, (kh, kw), stride, dilation)
+    out = _output_size(_padded(x_shape, padding), (kh, kw), stride, dilation)
     _check_cotangent("conv2d_input", ct, (x_shape[0], *out, o))
     reach = (dilation[0] * (kh - 1), dilation[1] * (kw - 1))  # from a window's first to last tap
     margins = [[r - p for p in side] for r, side in zip(reach, padding, strict=True)]
@@ -88,12 +91,12 @@ def _scatter_patches(ct, w, x_shape, stride, padding, dilation, groups):
     """Return conv2d_input for any stride: patches of cotangents, added where they were read."""
     dtype = np.result_type(ct, w)
     kh, kw, c, o = w.shape
-    (top, bottom), (left, right) = padding
-    n, height, width, channels = x_shape
-    x = np.zeros((n, top + height + bottom, left + width + right, channels), dtype)
+    (top, _), (left, _) = padding
+    _, height, width, _ = x_shape
+    x = np.zeros(_padded(x_shape, padding), dtype)
     ct = np.ascontiguousarray(ct, dtype)
     filters = _by_group(w.astype(dtype, copy=False).reshape(-1, o), groups).swapaxes(1, 2)
-    # As in _windows, but to be written: these windows overlap, so one tap at a time.
+    # These windows are written, and they overlap, so one tap at a time.
     taps = _window_view(x, (kh, kw), ct.shape[1:3], stride, dilation, groups, writeable=True)
     for images, rows in _blocks(ct.shape, groups * filters.shape[-1] * dtype.itemsize):
         block = _by_group(ct[images, rows], groups) @ filters  # (groups, M, kh*kw*c)
@@ -114,16 +117,10 @@ def _check_cotangent(name, ct, shape):
         )
 
 
-def _windows(x, kernel, stride, padding, dilation, groups):
-    """Return every window of the padded x as a view (groups, N, Ho, Wo, kh, kw, C / groups)."""
-    if padding != ((0, 0), (0, 0)):
-        (top, bottom), (left, right) = padding
-        n, height, width, c = x.shape
-        padded = np.zeros((n, top + height + bottom, left + width + right, c), x.dtype)
-        padded[:, top : top + height, left : left + width] = x
-        x = padded
-    out = _output_size(x.shape, kernel, stride, dilation)
-    return _window_view(x, kernel, out, stride, dilation, groups, writeable=False)
+def _padded(shape, padding):
+    """Return the shape of images (N, H, W, C) with their padding."""
+    n, height, width, c = shape
+    return n, height + sum(padding[0]), width + sum(padding[1]), c
 
 
 def _output_size(shape, kernel, stride, dilation):
@@ -164,20 +161,36 @@ def _blocks(shape, row_bytes) -> Iterator[tuple[slice, slice]]:
             yield slice(image, image + images), slice(row, row + rows)
 
 
-def _patch_blocks(windows, dtype) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Yield (images, rows, patches) with patches (groups, M, kh*kw*C/groups), one buffer reused."""
-    groups, n, height, width, kh, kw, c = windows.shape
-    if kh == kw == 1:  # nothing is repeated: the images are their own patches, mostly a view
-        yield slice(None), slice(None), windows.reshape(groups, n * height * width, c)
+def _patch_blocks(
+    x, kernel, out, stride, padding, dilation, groups, dtype
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Yield (images, rows, patches) with patches (groups, M, kh*kw*C/groups), one buffer reused.
+
+    The images of a block alone are padded at a time: whole, they would take as much as x again.
+    """
+    (top, _), (left, _) = padding
+    n, height, width, channels = x.shape
+    taps = math.prod(kernel) * (channels // groups)
+    pads = padding != ((0, 0), (0, 0))
+    if math.prod(kernel) == 1 and not pads:  # the images are their own patches, mostly a view
+        windows = _window_view(x, kernel, out, stride, dilation, groups, writeable=False)
+        yield slice(None), slice(None), windows.reshape(groups, n * math.prod(out), taps)
         return
-    taps = kh * kw * c
-    buffer = None
-    for images, rows in _blocks((n, height, width), groups * taps * dtype.itemsize):
-        block = windows[:, images, rows]
+    padded, buffer, before = x[:0], None, None
+    for images, rows in _blocks((n, *out), groups * taps * dtype.itemsize):
+        if images != before:
+            some, before = x[images], images
+            if pads:
+                if not len(padded):
+                    padded = np.zeros(_padded(some.shape, padding), x.dtype)
+                padded[: len(some), top : top + height, left : left + width] = some
+                some = padded[: len(some)]
+            windows = _window_view(some, kernel, out, stride, dilation, groups, writeable=False)
+        block = windows[:, :, rows]
         if buffer is None or buffer.shape != block.shape:
             # Short runs copy slowly: with few channels the pixels of a row come last in memory.
             buffer = np.empty(block.shape, dtype)
-            if kw * c < width:
+            if kernel[1] * (channels // groups) < out[1]:
                 order = (0, 4, 5, 6, 1, 2, 3)
                 memory = np.empty([block.shape[axis] for axis in order], dtype)
                 buffer = memory.transpose(np.argsort(order))

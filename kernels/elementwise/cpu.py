@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import dispatch
+from .. import dispatch, memory
 
-MAPPED = 1 << 17  # bytes from which glibc maps a block anew, by default
 Pair = tuple[np.ndarray, np.ndarray] | None
 
 
@@ -68,23 +67,11 @@ def _one_argument(name: str, x: Any, t: Any) -> Pair:
 
 
 def _wins(name: str, x: np.ndarray, t: np.ndarray) -> bool:
-    if x.nbytes >= MAPPED:
-        _keep_memory()
+    if x.nbytes >= memory.MAPPED:
+        memory.keep()
     return len(t) > 0 and dispatch.wins(name, x.size, x, t)
 
 
 @functools.cache
 def _loop(name: str) -> dispatch.Loop:
     return getattr(importlib.import_module(".loops", __package__), name)
-
-
-@functools.cache
-def _keep_memory() -> None:
-    """Let the allocator keep memory that large temporary arrays leave, as it does in long programs.
-
-    glibc gives blocks of more than some size back to the system when they are freed, and then their
-    pages are faulted in anew by every operation: two thirds of the time at 100,000 entries. The
-    size follows the largest block freed so far, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); so one
-    such block, never touched, is enough. Other allocators do not mind.
-    """
-    np.empty((32 << 20) - (64 << 10), np.uint8)

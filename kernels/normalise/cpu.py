@@ -6,12 +6,15 @@ their mean is subtracted, without a warning.
 """
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from ..dispatch import loop
 
 BLOCK = 256  # entries of a row, or rows of a block of columns, that are summed in x's dtype
+BLOCK_BYTES = 1 << 18  # of y that is scaled, with its tangents, before the next part
 WIDTH = 256  # entries that a step down the columns takes at once, where the shape allows it
 
 
@@ -80,6 +83,61 @@ def normalise_tangent(
         t.dtype.type(eps), layout[-1],
     )  # fmt: skip
     return turned
+
+
+def scale_and_shift(
+    y: np.ndarray,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    t: np.ndarray | None = None,
+    t_scale: np.ndarray | None = None,
+    t_shift: np.ndarray | None = None,
+) -> np.ndarray | None:
+    """Do y = y * scale + shift in place; return its k tangents, t written into, or None.
+
+    Args:
+        y: written into. t: (k, *shape of y), written into; None where y is constant.
+        scale, shift: the shape of y's last axes. t_scale, t_shift: (k, *that shape), or None.
+    """
+    given = [each for each in (t_scale, t_shift) if each is not None]
+    if t is None and given:
+        t = np.zeros((len(given[0]), *y.shape), y.dtype)
+    ones = (1,) * (y.ndim - scale.ndim)
+    moves = [None if v is None else v.reshape(len(v), *ones, *v.shape[1:])
+             for v in (t_scale, t_shift)]  # fmt: skip
+    for rows in _blocks(y, scale.ndim):
+        part = y[rows]
+        if t is not None:
+            moved = t[:, rows] if rows is not Ellipsis else t
+            moved *= scale
+            if moves[0] is not None:
+                moved += part * moves[0]
+            if moves[1] is not None:
+                moved += moves[1]
+        part *= scale
+        part += shift
+    return t
+
+
+def sum_product(t: np.ndarray, y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return t * y summed over the axes of y before those of `shape`, for each of k tangents t."""
+    axes = tuple(range(1, 1 + y.ndim - len(shape)))
+    total = np.zeros((len(t), *shape))
+    for rows in _blocks(y, len(shape)):
+        product = (t[:, rows] if rows is not Ellipsis else t) * y[rows]
+        total += np.sum(product, axis=axes) if axes else product
+    return total.astype(t.dtype)
+
+
+def _blocks(y: np.ndarray, last: int) -> Iterator[Any]:
+    """Yield slices of the first axis whose part of y stays in cache, `...` where it is among the
+    `last` axes, which are not cut."""
+    if y.ndim <= last:
+        yield ...
+        return
+    step = max(1, BLOCK_BYTES * len(y) // max(1, y.nbytes))
+    for start in range(0, len(y), step):
+        yield slice(start, start + step)
 
 
 def _layout(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int, int] | None:

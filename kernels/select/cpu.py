@@ -22,5 +22,10 @@ def select(mask: np.ndarray, t: np.ndarray) -> np.ndarray:
     if t.size < FROM or t.dtype.char not in _WORDS or not t.flags.c_contiguous or not mask.ndim:
         return np.where(mask, t, 0)
     words = _WORDS[t.dtype.char]
-    ones = np.negative(mask.view(np.int8)).astype(words)  # -1 is all ones, also when it is widened
-    return np.bitwise_and(t.view(words), ones).view(t.dtype)
+    ones = mask.view(np.int8).astype(words)
+    np.negative(ones, out=ones)  # -1 is all ones
+    if ones.size != t.size:  # the mask is one for k tangents
+        return np.bitwise_and(t.view(words), ones).view(t.dtype)
+    shape = np.broadcast_shapes(mask.shape, t.shape)  # no third array of that size
+    ones = ones.reshape(shape)
+    return np.bitwise_and(t.view(words).reshape(shape), ones, out=ones).view(t.dtype)
