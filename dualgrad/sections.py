@@ -45,6 +45,14 @@ class Run:
         sections = [each for run in self.sections for each in run.everything()]
         return [self, *sorted(sections, key=lambda run: run.level)]
 
+    def close(self) -> None:
+        """End the pass here, and let go of what makes circles: a step's arrays are not to wait for
+        the garbage collector.
+        """
+        self.level.open = False
+        self.level.owner = None
+        del self.root
+
     def plain(self, x: Any) -> Any:
         """Return x without the levels of this pass; those of outer transforms stay."""
         for run in reversed(self.everything()):
@@ -60,7 +68,7 @@ def running(make: Callable[[Level], Run]) -> Iterator[Any]:
         yield run
     finally:
         for each in run.everything():
-            each.level.open = False
+            each.close()
 
 
 def section(layer: Tree) -> Tree:
