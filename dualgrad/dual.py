@@ -16,7 +16,7 @@ import numpy as np
 
 from .errors import ConversionError, DtypeError, MissingRuleError, ShapeError, WriteError
 from .level import BY_HAND, Level, new_level  # noqa: F401  (imported from here elsewhere)
-from .operations import OPERATIONS, UFUNC_METHODS, WRITES, Operation, name_of, why_refused
+from .operations import OPERATIONS, UFUNC_METHODS, WRITES, Operation, given, name_of, why_refused
 
 Array = Any  # a NumPy or CuPy array, a NumPy scalar, or a DualTensor
 TRACES: list[Any] = []  # the records that are open (trace.py); nearly always none
@@ -300,6 +300,7 @@ class DualTensor:
         for t in types:
             if not issubclass(t, _ARRAYS) and not t.__module__.startswith("cupy"):
                 return NotImplemented
+        kwargs = given(kwargs)
         writes = function in WRITERS or kwargs.get("out") is not None
         if TRACES and (trace := trace_of((*args, *kwargs.values()))) is not None:
             if writes:

@@ -90,13 +90,14 @@ def _attach() -> None:
     for name, function in {"neg": np.negative, "pos": np.positive, "abs": np.absolute}.items():
         setattr(DualTensor, f"__{name}__", _unary(function))
     methods = "all any argmax argmin argsort clip cumsum dot max mean min nonzero prod ptp ravel "
-    methods += "repeat round searchsorted squeeze std sum swapaxes take trace var diagonal copy "
+    methods += "repeat round searchsorted squeeze std sum swapaxes take trace var diagonal "
     methods += "conj conjugate astype argpartition choose compress cumprod put"
     for name in methods.split():
         setattr(DualTensor, name, _method(getattr(np, name)))
     DualTensor.to_device = lambda self, device, /, *, stream=None: asarray(  # type: ignore
         self, device=device
     )
+    DualTensor.copy = lambda self, order="C": np.copy(self, order)  # type: ignore[attr-defined]
     DualTensor.flatten = lambda self, order="C": np.copy(np.ravel(self, order))  # type: ignore[attr-defined]
     DualTensor.fill = lambda self, value: write(self, ..., value)  # type: ignore[attr-defined]
     DualTensor.sort = lambda self, axis=-1: write(self, ..., np.sort(self, axis))  # type: ignore

@@ -64,6 +64,13 @@ def find(function: Callable) -> Operation | None:
     return row
 
 
+def given(kwargs: dict) -> dict:
+    """Return the keywords without those that hold NumPy's own mark for "not given"."""
+    if any(value is np._NoValue for value in kwargs.values()):  # type: ignore[attr-defined]
+        return {k: v for k, v in kwargs.items() if v is not np._NoValue}  # type: ignore[attr-defined]
+    return kwargs
+
+
 def implements(
     *functions: Callable, differentiable: bool = True, family: str | None = None
 ) -> Callable:

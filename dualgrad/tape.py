@@ -1,6 +1,6 @@
 """linearize and vjp: the linear part of a function, recorded in one run, then pushed or pulled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,30 @@ def record(f: Callable, primals: tuple, where: str, has_aux: bool = False) -> tu
         leaves, structure = tree.flatten(result)
         pairs = [split_result(leaf, level, where) for leaf in leaves]
     tape = Tape(inputs, [node for _, node in pairs])
-    return arguments, [y for y, _ in pairs], tape, structure, aux
+    return arguments, [owned(y) for y, _ in pairs], tape, structure, aux
+
+
+def apart(results: list, given: Iterable) -> list:
+    """Return results that may be written, each with memory of its own.
+
+    What is read-only is copied, and what shares memory with `given` or with another result: the
+    pull of a + b gives both one array.
+    """
+    kept: dict[int, list] = {}
+
+    def is_alone(x: np.ndarray) -> bool:
+        beside = kept.setdefault(id(x if x.base is None else x.base), [])
+        alone = not any(np.may_share_memory(x, other) for other in beside)
+        beside.append(x)
+        return alone
+
+    for x in given:
+        if isinstance(x, np.ndarray):
+            is_alone(x)
+    return [
+        x.copy() if isinstance(x, np.ndarray) and not (x.flags.writeable and is_alone(x)) else x
+        for x in results
+    ]
 
 
 def linearize(f: Callable, *primals: Any) -> tuple[Tree, Callable]:
@@ -133,7 +156,8 @@ def linearize(f: Callable, *primals: Any) -> tuple[Tree, Callable]:
     arguments, ys, tape, structure, _ = record(f, primals, "dg.linearize")
 
     def f_jvp(*tangents):
-        tys = tape.push(arguments.tangents(tangents, stacked=False))
+        given = arguments.tangents(tangents, stacked=False)
+        tys = apart(tape.push(given), given)
         tys = [dense_zeros(y, 1) if t is None else t for y, t in zip(ys, tys, strict=True)]
         return tree.unflatten(structure, [t[0] for t in tys])
 
@@ -179,11 +203,12 @@ class Pullback:
 
     def _rows(self, leaves: list, last: bool) -> tuple:
         k = len(leaves[0]) if leaves else 1
-        found = iter(self.tape.pull(leaves, last))
+        given = [] if last else list(leaves)  # what is pulled for the last time is let go
+        found = iter(apart(self.tape.pull(leaves, last), given))
         arguments, out = self.arguments, []
         for x, m in zip(arguments.primals, arguments.moving, strict=True):
             ct = next(found) if m else None
-            out.append(dense_zeros(x, k) if m and ct is None else owned(ct))
+            out.append(dense_zeros(x, k) if m and ct is None else ct)
         return tree.unflatten(arguments.structure, out)
 
 

@@ -122,6 +122,7 @@ EINSUMS = {
     "...ij,...jk->...ik": ("a m n", "b a n p"), "...i,i": ("a m n", "n"), "i...->...": ("m a b",),
     "...,...": ("a b", "b"), "...i,...i->...": ("1 n", "b n"), "...i->i...": ("1 n",),
     "ij,kl->k": ("m n", "p q"), "ij,ij->ij": ("1 n", "m n"), "bij,bjk->bik": ("3 m n", "3 n p"),
+    "ij,ij->j": ("3 n", "1 n"), "ij,ij->i": ("m n", "m 1"),
 }  # fmt: skip
 for _spec, _shapes in EINSUMS.items():
     case(np.einsum, *_shapes, call=lambda *xs, s=_spec: np.einsum(s, *xs), what=_spec, complex=True)

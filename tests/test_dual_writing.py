@@ -385,6 +385,14 @@ LINES = [
     "np.put(x, [0, -1, 0], x[1:])", "np.putmask(x, x > 0.5, x[:3] * 2)",
     "np.place(x, x > 0.5, x[:2] * 2)", "np.fill_diagonal(x.reshape(2, 2), x[1:3] * 3)",
     "np.put_along_axis(x.reshape(2, 2), np.array([[1], [0]]), x[:2, None] * 2, 1)",
+    "y = x[0, ...]; y *= 3; x[1] *= y", "y = x[2:3].reshape(()); z = y[...]; z += x[0] ** 2",
+    "y = np.zeros_like(x[0]); y += x[1]; y *= y; x[2] = y",
+    "y = np.copy(x[0]); np.put(y, [0, -1, 0], x[1:3] ** 2); x[0] = y",
+    "y = np.zeros_like(x, shape=(0, 2)); np.fill_diagonal(y, 3.0); x[0] += np.sum(y)",
+    # Which of these write into y, and which into a copy, hangs on the order of y in memory.
+    "y = x.reshape(2, 2).T.copy(); y.reshape(-1)[0] = x[3] ** 2; x[:] = y.ravel()",
+    "y = np.copy(x.reshape(2, 2).T); y.reshape(-1)[0] = x[3] ** 2; x[:] = y.ravel()",
+    "y = x.reshape(2, 2).copy('F'); y.reshape(-1)[0] = x[3] ** 2; x[:] = y.ravel()",
 ]  # fmt: skip
 
 

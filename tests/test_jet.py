@@ -277,6 +277,7 @@ KINKS = {
     "moving exponent of a negative base": (lambda x: A([-2.0, 2, 0]) ** x, A([2.0, 2, 2])),
     "x**x": (lambda x: x**x, A([0.0, 0.5])),
     "sqrt at 0": (np.sqrt, A([0.0, 1])),
+    "sqrt of a 0 that stays": (lambda x: np.sqrt(x * A([0.0, 1])), A([3.0, 2])),
     "log at 0": (np.log, A([0.0, 1])),
     "where with a nan branch": (lambda x: np.where(x > 0, np.log(x), x**2), A([0.0, -1, 1])),
     "maximum at a tie": (lambda x: np.maximum(x * x, x), A([0.0, 1, 2])),

@@ -135,6 +135,16 @@ def test_powers_at_base_zero_in_both_arguments():
         )
 
 
+@pytest.mark.parametrize("base", [0.0, 0j])
+@pytest.mark.parametrize("power", [np.power, np.float_power])
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_base_that_stays_at_zero_leaves_the_root_there(base, power):
+    f = lambda t: power(np.stack([base * t, t + base]), 0.3 * t)  # noqa: E731
+    tangent, known = dg.derivative(f)(1.0)
+    assert tangent == 0 and known == pytest.approx(0.3, rel=1e-14)
+
+
 # --- complex numbers: linear over the reals
 
 

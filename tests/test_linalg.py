@@ -397,3 +397,19 @@ def test_empty_stacks_and_empty_matrices(shape):
         for x, y, t in zip(g(a), *dg.jvp(g, (a,), (a,)), strict=True):
             assert np.shape(x) == np.shape(y) == np.shape(t) and not np.any(t)
         dg.vjp(g, a)
+
+
+@pytest.mark.parametrize("order", [3.0, 2.0, 1.0, -1.5])
+@pytest.mark.parametrize("norm", [L.norm, L.vector_norm])
+def test_the_order_of_a_vector_norm_moves_also_where_it_is_a_common_one(norm, order):
+    x = np.array([0.5, -1.5, 2.0])
+    slope = dg.derivative(lambda p: norm(x + 0 * p, ord=p))(order)
+    around = (norm(x, ord=order + 1e-6) - norm(x, ord=order - 1e-6)) / 2e-6
+    assert slope == pytest.approx(around, rel=1e-6)
+
+
+def test_the_order_of_a_matrix_norm_must_not_move():
+    m = np.eye(3)
+    for f in (lambda p: L.norm(m + 0 * p, ord=p), lambda p: L.cond(m + 0 * p, p)):
+        with pytest.raises(dg.MissingRuleError, match="order of"):
+            dg.derivative(f)(2.0)

@@ -91,7 +91,10 @@ def test_ufuncs_without_a_loop_for_floats_refuse_duals(ufunc):
 
 @pytest.mark.parametrize(
     "function",
-    [f for f in FUNCTIONS | UFUNCS if f in OPERATIONS and not OPERATIONS[f].differentiable],
+    sorted(
+        (f for f in FUNCTIONS | UFUNCS if f in OPERATIONS and not OPERATIONS[f].differentiable),
+        key=name_of,
+    ),
     ids=name_of,
 )
 def test_what_is_declared_constant_does_not_move(function):

@@ -414,3 +414,26 @@ def test_newton_finds_the_zeros_of_j0():
         y, slope = dg.jvp(special.j0, (x,), (np.ones(3),))
         x = x - y / slope
     np.testing.assert_allclose(x, [float(mpmath.besseljzero(0, k)) for k in (1, 2, 3)], rtol=1e-14)
+
+
+STEEP = {  # where the value is finite and the slope is not
+    "entr": 0.0, "spence": 0.0, "ellipe": 1.0,
+    "xlogy": (0.0, 0.0), "rel_entr": (0.0, 1.0), "kl_div": (0.0, 1.0), "boxcox": (0.0, 0.5),
+    "jv": (0.5, 0.0), "gammainc": (0.5, 0.0), "betaincinv": (2.0, 0.5, 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STEEP)
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's own, of log(0) and its like
+def test_an_infinite_slope_spoils_no_other_direction(name, mode):
+    *given, last = np.atleast_1d(STEEP[name])
+    moving, first = (-1, last) if name in ("jv", "gammainc", "betaincinv") or not given else (0, 0)
+
+    def f(x):
+        values = [*given, last]
+        values[moving] = x[0]
+        return getattr(special, name)(*values) + x[1] ** 2
+
+    jacobian = dg.jacobian(f, mode=mode)(np.array([first, 2.0]))
+    assert abs(jacobian[0]) == np.inf and jacobian[1] == 4

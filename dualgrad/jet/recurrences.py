@@ -138,6 +138,8 @@ def _reciprocal(primals, series, y, order):
 
 def _sqrt(primals, series, y, order):
     """y y = x."""
+    if not np.all(primal_of(y) != 0):
+        return None  # it divides; the derivative rule leaves what does not move at 0
     (dx,), ys, twice = series, Table(y, order + 1), 2 * y
     for k in range(1, order + 1):
         rest = self_convolution(ys, k, 1)

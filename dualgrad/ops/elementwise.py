@@ -47,12 +47,17 @@ def _power_in_base(a, b, y):
     if type(b) in (int, float) and b >= 1:
         return 2 * a if b == 2 else b * a ** (b - 1)
     # The added 1 where b is 0 keeps 0 * 0**-1, a NaN, out of x**0 and of high orders of x**2.
-    return _steep(b * a ** (b - 1 + (b == 0)))
+    slope = b * a ** (b - 1 + (b == 0))
+    if slope.dtype.kind == "c":  # NumPy's 0j**-0.5 is NaN, where 0**-0.5 is infinite
+        slope = np.where((a == 0) & np.isnan(slope), math.inf, slope)
+    return _steep(slope)
 
 
 def _power_in_exponent(a, b, y):
     # 0**b does not move with b > 0. A negative base has no slope in b: NaN, where b moves at all.
     base = np.where(a == 0, 1, a)
+    if base.dtype != y.dtype:  # the logarithm of an int8 is a float16
+        base = np.astype(base, y.dtype)
     slope = y * np.log(base + 0j if y.dtype.kind == "c" else base)
     return Guarded(slope, ~np.isfinite(slope))
 

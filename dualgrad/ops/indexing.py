@@ -93,9 +93,12 @@ def _is_separated(index):
 @implements(operator.getitem)
 def getitem(x, index):
     """x[index] with everything NumPy takes; basic indexing gives views of both parts."""
+    given = index if type(index) is tuple else (index,)
     index = canonical_index(index, x.shape)
     if not _has_arrays(index):
         basic = tuple(operator.index(e) if hasattr(e, "__index__") else e for e in index)
+        if any(e is Ellipsis for e in given):
+            basic = (*basic, Ellipsis)  # x[0, ...] is a view where x[0] is a number
         return _take(x, index=basic)
     if not _is_separated(index):
         return _take(x, index=index)
@@ -131,10 +134,10 @@ def take_along_axis(arr, indices, axis=-1):
         arr, axis = np.ravel(arr), 0
     indices = np.asarray(primal_of(indices))
     axis = normalize_axis_index(axis, arr.ndim)
-    grid = list(np.indices(indices.shape, sparse=True))
-    for i in range(arr.ndim):  # an axis of length 1 in either is broadcast
-        if i != axis and indices.shape[i] == 1 != arr.shape[i]:
-            grid[i] = np.arange(arr.shape[i]).reshape((-1,) + (1,) * (arr.ndim - 1 - i))
+    if indices.ndim != arr.ndim:
+        raise ValueError("`indices` and `arr` must have the same number of dimensions")
+    # An axis of length 1 in either is broadcast.
+    grid = [np.arange(n).reshape((n,) + (1,) * (arr.ndim - 1 - i)) for i, n in enumerate(arr.shape)]
     grid[axis] = indices
     return pick(arr, index=tuple(grid), axis=axis - arr.ndim)
 

@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 
-from ..dual import Array, primal_of
+from ..dual import Array, missing_rule, primal_of
 from ..errors import OptionError, ShapeError
 from ..operations import implements
 from ..primitive import constant
 from .gauges import with_value
 from .reductions import _norm_of
-from .results import array
+from .results import array, is_dual
 from .structural import negative_axes
 
 implements(np.linalg.matrix_rank, differentiable=False)(constant(np.linalg.matrix_rank))
@@ -21,7 +21,7 @@ def norm(x: Array, ord=None, axis=None, keepdims: bool = False) -> Array:
     """The norm of vectors (one axis) or matrices (two), or of all entries."""
     x = array(x)
     if x.size == 0:  # nothing moves
-        return np.linalg.norm(primal_of(x), ord, axis, keepdims)
+        return np.linalg.norm(primal_of(x), primal_of(ord), axis, keepdims)
     axes = negative_axes(axis, x.ndim)
     if ord is None and (axis is None or len(axes) <= 2):
         return _norm_of(x, axes, keepdims)
@@ -38,14 +38,14 @@ def norm(x: Array, ord=None, axis=None, keepdims: bool = False) -> Array:
 def _vector_norm(x, ord, axes, keepdims):
     if isinstance(ord, str):
         raise OptionError(f"np.linalg.norm: Invalid norm order {ord!r} for vectors.")
-    if ord == 2:
+    if ord == 2 and not is_dual(ord):
         return _norm_of(x, axes, keepdims)
     if ord in (math.inf, -math.inf):
         return (np.max if ord > 0 else np.min)(np.abs(x), axis=axes, keepdims=keepdims)
     if ord == 0:
         counted = (primal_of(x) != 0).astype(primal_of(x).real.dtype)
         return np.sum(counted, axis=axes, keepdims=keepdims)
-    if ord == 1:
+    if ord == 1 and not is_dual(ord):
         return np.sum(np.abs(x), axis=axes, keepdims=keepdims)
     size = np.abs(x)
     some = np.any(primal_of(size) == 0, axis=axes, keepdims=True) if ord < 0 else False
@@ -59,6 +59,8 @@ def _vector_norm(x, ord, axes, keepdims):
 def _matrix_norm(x, ord, axes, keepdims):
     if axes[0] == axes[1]:
         raise ShapeError("np.linalg.norm: Duplicate axes given.")
+    if is_dual(ord):
+        raise missing_rule("np.linalg.norm", (), {"ord": ord}, " in the order of a matrix norm")
     if ord in ("fro", "f"):
         return _norm_of(x, axes, keepdims)
     if ord in (2, -2, "nuc"):
@@ -89,6 +91,8 @@ def matrix_norm(x: Array, /, *, keepdims: bool = False, ord="fro") -> Array:
 def cond(x: Array, p=None) -> Array:
     """The condition numbers (...) in the norm p; infinite for singular matrices."""
     x = array(x)
+    if is_dual(p):
+        raise missing_rule("np.linalg.cond", (), {"p": p}, " in the order of the norm")
     plain = np.linalg.cond(primal_of(x), p)  # NumPy's errors
     finite = np.isfinite(plain)
     if p in (None, 2, -2):

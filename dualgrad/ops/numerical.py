@@ -297,18 +297,25 @@ def cov(m, y=None, rowvar=True, bias=False, ddof=None, fweights=None, aweights=N
     if x.shape[0] == 0:
         return np.zeros((0, 0), x.dtype)
     ddof = ddof if ddof is not None else 0 if bias else 1
-    weights = None if fweights is None else array(fweights)
+    weights = None if fweights is None else _as_float64(fweights)
     if aweights is not None:
-        weights = array(aweights) if weights is None else weights * array(aweights)
+        aweights = _as_float64(aweights)
+        weights = aweights if weights is None else weights * aweights
     total = x.shape[1] if weights is None else np.sum(weights)
     if weights is None or ddof == 0 or aweights is None:
         factor = total - ddof
     else:
-        factor = total - ddof * np.sum(weights * array(aweights)) / total
+        factor = total - ddof * np.sum(weights * aweights) / total
+    if primal_of(factor) <= 0:  # as NumPy, which warns: infinite or NaN
+        factor = 0.0
     centre = np.average(x, 1, weights)
     x = x - centre[:, None]
     weighted = x if weights is None else x * weights
     return np.squeeze(np.matmul(x, np.conj(weighted.T)) / factor)
+
+
+def _as_float64(weights):
+    return np.astype(array(weights), np.float64, copy=False)
 
 
 def _variables(x, rowvar):

@@ -41,6 +41,8 @@ SLOPES = {
     "median_unbiased": 1 / 3,
     "normal_unbiased": 1 / 4,
 }
+# The methods that choose one entry: of integers they give integers.
+CHOOSING = ("inverted_cdf", "closest_observation", "lower", "higher", "nearest")
 
 
 def _places(function, ranks, q, method, weights):
@@ -50,23 +52,25 @@ def _places(function, ranks, q, method, weights):
     places = np.asarray(function(ranks, plain, axis=-1, method=method, **options))
     if not is_dual(q):
         return np.moveaxis(places, range(np.ndim(q)), range(-np.ndim(q), 0))
-    rows = (-1,) * (ranks.ndim - 1)
+    wide = (*np.shape(q), *(1,) * (ranks.ndim - 1))
+    start = (places == 0) & (np.reshape(plain, wide) <= 0) & (method == "linear")
     n = np.asarray(np.sum(~np.isnan(ranks), -1))
     slope = np.asarray(n + SLOPES.get(method, -n), ranks.dtype)
-    inner = (places > 0) & (places < n - 1) | (places == 0) & (plain <= 0) & (method == "linear")
-    move = np.reshape(q - plain, (*np.shape(q), *(1,) * len(rows)))
-    places = places + np.where(inner, slope, 0) * move
+    inner = (places > 0) & (places < n - 1) | start
+    places = places + np.where(inner, slope, 0) * np.reshape(q - plain, wide)
     return np.moveaxis(places, range(np.ndim(q)), range(-np.ndim(q), 0))
 
 
 def _quantiles(function, a, q, axis, method, keepdims, weights):
     """Quantiles of the entries of some axes, the axes of q in front."""
     a = array(a)
+    given = a.dtype
+    if given.kind in "iu":  # as here, where only q moves: NumPy interpolates in float64
+        a = np.astype(a, np.float64)
     axes = negative_axes(axis, a.ndim)
     last = tuple(range(-len(axes), 0))
-    flat = np.moveaxis(a, axes, last)
-    kept = flat.shape[: a.ndim - len(axes)]
-    flat = np.reshape(flat, (*kept, math.prod(flat.shape[len(kept) :])))
+    flat = _as_rows(a, axes)
+    kept = flat.shape[:-1]
     if weights is not None:
         weights = np.asarray(primal_of(weights))
         if weights.shape == a.shape:
@@ -86,7 +90,16 @@ def _quantiles(function, a, q, axis, method, keepdims, weights):
     y = np.moveaxis(y, range(len(kept), y.ndim), range(np.ndim(q)))
     if keepdims:
         y = np.expand_dims(y, axes)
-    return np.astype(y, a.dtype, copy=False) if a.dtype.itemsize == 2 else y
+    if given.kind in "iu":
+        return np.astype(y, given) if method in CHOOSING else y
+    return np.astype(y, given, copy=False) if given.itemsize == 2 else y
+
+
+def _as_rows(a, axes):
+    """a with the given axes as one, the last."""
+    rows = np.moveaxis(a, axes, tuple(range(-len(axes), 0)))
+    kept = rows.shape[: a.ndim - len(axes)]
+    return np.reshape(rows, (*kept, math.prod(rows.shape[len(kept) :])))
 
 
 def _between(rows, places, last):
@@ -109,6 +122,8 @@ def _quantile_rule(function, scale):
              weights=None):  # fmt: skip
         if is_dual(weights):
             raise missing_rule(f"np.{function.__name__}", (), {"weights": weights}, " in weights")
+        if not np.size(a) and function in (np.nanquantile, np.nanpercentile):
+            return np.nanmean(a, axis, out=out, keepdims=keepdims)  # as NumPy does
         q = array(q) / scale if is_dual(q) else q
         plain = function if not is_dual(q) else _unscaled(function)
         y = _quantiles(plain, a, q, axis, method, keepdims, weights)
@@ -129,7 +144,17 @@ implements(np.nanpercentile)(_quantile_rule(np.nanpercentile, 100))
 
 @implements(np.nanmedian)
 def nanmedian(a, axis=None, out=None, overwrite_input=False, keepdims=False):
-    return np.nanquantile(a, 0.5, axis, out, keepdims=keepdims)
+    """The mean of the two entries in the middle of those that are not NaN."""
+    a = array(a)
+    if a.size == 0:
+        return np.nanmean(a, axis, out=out, keepdims=keepdims)
+    axes = negative_axes(axis, a.ndim)
+    flat = np.sort(_as_rows(a, axes))  # NaN last
+    n = np.sum(~np.isnan(primal_of(flat)), -1, keepdims=True)
+    middle = np.concatenate([np.maximum(n - 1, 0) // 2, n // 2], -1)
+    y = np.mean(np.take_along_axis(flat, middle, -1), -1)
+    y = np.where(n[..., 0] == 0, math.nan, y)
+    return deliver(np.expand_dims(y, axes) if keepdims else y, out)
 
 
 # --- sets: each value is the entry where it first occurs

@@ -27,6 +27,8 @@ def pad(array, pad_width, mode="constant", *, constant_values=0, reflect_type="e
     lengths = [(None, None)] * x.ndim if stat_length is None else _pairs(stat_length, x.ndim)
     ends = np.broadcast_to(end_values, (x.ndim, 2)).tolist()
     for axis, (before, after) in enumerate(width):
+        if not before and not after:  # and perhaps no entry
+            continue
         rows = np.moveaxis(x, axis, 0)
         if mode in EXTREMES:
             parts = _extremes(rows, before, after, EXTREMES[mode], lengths[axis])

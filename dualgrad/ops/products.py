@@ -152,10 +152,18 @@ def tensordot(a, b, axes=2):
     return np.reshape(np.matmul(left, right), (*rows, *columns))
 
 
+def _promoted(arrays):
+    """The arrays in the precision of their product: of small integers alone, one overflows."""
+    kind = np.result_type(*(x.dtype for x in arrays))
+    real = np.zeros((), kind).real.dtype
+    kinds = [kind if x.dtype.kind == "c" else real for x in arrays]
+    return [x if x.dtype == t else np.astype(x, t) for x, t in zip(arrays, kinds, strict=True)]
+
+
 @implements(np.linalg.multi_dot)
 def multi_dot(arrays, *, out=None):
-    product = arrays[0]
-    for factor in arrays[1:]:
+    product, *others = _promoted([array(x) for x in arrays])
+    for factor in others:
         product = np.matmul(product, factor)
     return deliver(product, out)
 
@@ -234,6 +242,8 @@ def einsum(*operands, out=None, optimize=False, dtype=None, order="K", casting="
         inputs[i] = letters
     if dtype is not None:
         arrays = [np.astype(x, dtype, copy=False) for x in arrays]
+    else:
+        arrays = _promoted(arrays)
     return deliver(einsum_core(*arrays, inputs=tuple(inputs), output=output), out)
 
 

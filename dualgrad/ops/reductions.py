@@ -157,6 +157,8 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
         total = np.full(y.shape, _count(a, negative_axes(axis, a.ndim)), y.dtype)
         return (y, total) if returned else y
     weights = array(weights)
+    kind = np.result_type(a.dtype, weights.dtype, *(["f8"] if a.dtype.kind in "biu" else []))
+    weights = np.astype(weights, kind, copy=False)
     if weights.shape != a.shape:
         weights = _along(weights, a, axis)
     total = np.sum(np.broadcast_to(weights, a.shape), axis, keepdims=keepdims)

@@ -63,7 +63,12 @@ _astype = linear(
     lambda ct, shapes, dtype: ct,
     name="astype",
 )
-_copy = linear(lambda x: np.array(x), lambda ct, shapes: ct, name="copy")
+_copy = linear(
+    lambda x, order: np.array(x, order=order),
+    lambda ct, shapes, order: ct,
+    lambda k, order: {"order": order},
+    name="copy",
+)
 _real = linear(lambda x: x.real, lambda ct, shapes: ct, views=True, name="real")
 _imag = linear(lambda x: x.imag, lambda ct, shapes: 1j * ct, views=True, name="imag")
 _conj = linear(np.conjugate, lambda ct, shapes: np.conj(ct), name="conjugate")
@@ -320,7 +325,7 @@ def astype(x, dtype, *, copy=True, order="K", casting="unsafe", subok=True, devi
 @implements(np.copy)
 def copy(a, order="K", subok=False):
     """A writable copy of both parts."""
-    y = _copy(a)
+    y = _copy(a, order=order)
     if hasattr(y.carrier, "room"):
         y.carrier = y.carrier.room(y.primal)
     elif type(y.carrier) is not Node:

@@ -29,7 +29,7 @@ NEUTRAL = {
     np.fmin: np.nan,
 }
 EXTREMES = (np.maximum, np.minimum, np.fmax, np.fmin)
-_NONE_GIVEN = object()
+_NONE_GIVEN = np._NoValue  # what NumPy itself takes for "not given"
 
 
 def _in_loop_dtype(ufunc, method, x, dtype, *others):

@@ -22,7 +22,7 @@ def _writes(function):
 def _cycled(values, turns):
     """Return the entries of values at the given turns, counted round and round."""
     values = np.ravel(array(values))
-    return values[np.asarray(turns) % values.size]
+    return values[np.asarray(turns, np.intp) % values.size]
 
 
 @_writes(np.copyto)
@@ -38,8 +38,10 @@ def put(a, ind, v, mode="raise"):
     """a.flat[ind] = v, with v repeated as often as needed."""
     places = np.ravel(primal_of(ind))
     places = np.take(np.arange(a.size), places, mode=mode)
-    if places.size:
+    if places.size and a.ndim:
         write(a, np.unravel_index(places, a.shape), _cycled(v, range(places.size)))
+    elif places.size:
+        write(a, (), _cycled(v, range(places.size))[-1])
 
 
 @_writes(np.place)

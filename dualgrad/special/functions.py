@@ -54,7 +54,9 @@ def _weighted(a: Array, b: Any) -> Array:
     if b is None:
         return a
     hidden = np.equal(b, 0)
-    return np.where(hidden, -math.inf, a + np.log(np.where(hidden, 1.0, b)))
+    b = np.where(hidden, 1.0, b)
+    b = np.astype(b, np.result_type(a.dtype, b.dtype), copy=False)
+    return np.where(hidden, -math.inf, a + np.log(b))
 
 
 def _signed_logsumexp(a: Array, axis: Any, b: Array, keepdims: bool, return_sign: bool) -> Any:

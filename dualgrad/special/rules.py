@@ -17,7 +17,7 @@ from .. import special as sp
 from ..dual import Array, DualTensor, new_level
 from ..errors import MissingRuleError
 from ..operations import Operation
-from ..primitive import Primitive, constant, elementwise
+from ..primitive import Guarded, Primitive, constant, elementwise
 
 
 def rows(family: Any, scipy_special: Any) -> dict[Callable, Operation]:
@@ -51,8 +51,37 @@ def _row(name: str, rule: Callable, differentiable: bool = True) -> Operation:
 def smooth(function: Callable, name: str, *partials: Any) -> Primitive:
     """Declare an elementwise function of scipy.special, as `elementwise` does."""
     name = PUBLIC.get(name, name)
-    known = [unknown(name, p) if isinstance(p, str) else p for p in partials]
+    known = [unknown(name, p) if isinstance(p, str) else _widened(p) for p in partials]
     return elementwise(function, *known, name=f"scipy.special.{name}")
+
+
+def _widened(partial: Callable) -> Callable:
+    """Return the partial of arguments as wide as the value: np.log of an int8 has 11 bits."""
+
+    def wide(*values):
+        y = values[-1]
+        return _steep(partial(*(_as_wide_as(x, y) for x in values)), y)
+
+    return wide
+
+
+def _steep(slope: Any, y: Array) -> Any:
+    """The slope; where it is infinite and y is finite, as in entr at 0, a tangent of 0 stays 0."""
+    if getattr(slope, "dtype", None) is None or slope.dtype.kind not in "fc":
+        return slope
+    infinite = np.isinf(slope) & np.isfinite(y)
+    return Guarded(slope, infinite) if np.count_nonzero(infinite) else slope
+
+
+def _as_wide_as(x: Any, y: Array) -> Any:
+    dtype = getattr(x, "dtype", None)
+    if dtype is None or dtype == y.dtype:
+        return x
+    if dtype.kind in "biu":  # an integer stays one: orders of polynomials must
+        return np.astype(x, np.int64) if dtype.itemsize < 4 else x
+    if dtype.kind == "f" and dtype.itemsize < np.finfo(y.dtype).dtype.itemsize:
+        return np.astype(x, np.finfo(y.dtype).dtype)
+    return x
 
 
 def unknown(name: str, argument: str) -> Callable:
