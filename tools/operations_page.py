@@ -14,9 +14,9 @@ HEAD = """# Functions that take duals
 Made from the operation table by `python tools/operations_page.py`; a test compares the two.
 Whatever is not here raises `MissingRuleError`, and so does an argument that a rule does not take.
 
-Operators, and ndarray's methods on duals, are the NumPy functions of the same meaning. Functions that make
-arrays from numbers (`np.full`, `np.array`, `np.arange`, ...) see a dual among them only where `like=x` says that
-the result is one: `np.full(3, x[0], like=x)`.
+Operators, and ndarray's methods on duals, are the NumPy functions of the same meaning. Functions
+that make arrays from numbers (`np.full`, `np.array`, `np.arange`, ...) see a dual among them only
+where `like=x` says that the result is one: `np.full(3, x[0], like=x)`.
 """
 
 
