@@ -158,8 +158,10 @@ def passes(cell: Row, blocks: int) -> tuple[int, int, int]:
         return 2 + again + more, 1 + more, 1 + again
     extra = {"ntk": 1, "fixed-ntk": 1, "intermediate": 2, "random": 0}.get(guess, 0)
     reverse = 0 if guess == "random" else 1 + extra
-    tangents = (1 + more) * (blocks - 1 if space == "module" else 1)
-    return 2 + extra + more, tangents, reverse
+    if space == "module":  # each block's tangent passes the blocks after it alone
+        tangents = round((blocks - 1) * (blocks + 2) / (2 * blocks))
+        return 3 + extra + more, tangents + more, reverse
+    return 2 + extra + more, 1 + more, reverse
 
 
 def wanted(options: argparse.Namespace) -> list[Row]:

@@ -8,7 +8,15 @@ import numpy as np
 
 from . import tree
 from .dual import BY_HAND, Array, DualTensor, Level, Structured, primal_of, read_only, split
-from .errors import DtypeError, LevelError, OptionError, ShapeError, StructureError
+from .errors import (
+    ConversionError,
+    DtypeError,
+    LevelError,
+    OptionError,
+    ShapeError,
+    StructureError,
+)
+from .foreign import check_class, check_is_array
 from .random import Key
 
 Tree = tree.Tree
@@ -22,6 +30,7 @@ def _as_primal(x: Any, where: Any) -> Any:
                 f"{where}: a {type(given).__name__} is neither an array nor a container that is "
                 f"known. Give a tuple, list, dict or dataclass, or declare it by dg.tree.register."
             )
+    check_is_array(x, where)
     check_floating(x, where)
     return read_only(x)
 
@@ -63,6 +72,7 @@ class Arguments:
                 f"each argument of the function, even for one: (x,)."
             )
         self.where = where
+        self.given = primals
         self.leaves, self.structure = tree.flatten(tuple(primals))
         self.moving = [not _is_static(x) for x in self.leaves]
         self.primals = [
@@ -84,6 +94,8 @@ class Arguments:
                 )
         places = [i for i, m in enumerate(self.moving) if m]
         given = [leaves[i] for i in places]
+        for i, v in zip(places, given, strict=True):
+            _check_tangent(self.primals[i], v, _Leaf(self, i))
         directions: tuple[int, ...] = ()
         if stacked:
             given = [v if hasattr(v, "shape") else np.asarray(v) for v in given]
@@ -107,7 +119,32 @@ class Arguments:
             DualTensor(x, read_only(next(given)), level) if m else x
             for x, m in zip(self.primals, self.moving, strict=True)
         ]
-        return function(*tree.unflatten(self.structure, leaves))
+        try:
+            return function(*tree.unflatten(self.structure, leaves))
+        except (ConversionError, ValueError) as error:
+            explain(error, self.given)
+            raise
+
+
+def _is_number(x: Any) -> bool:
+    return tree.is_floating(x) and np.ndim(primal_of(x)) == 0
+
+
+def explain(error: Exception, given: Sequence) -> None:
+    """Note on an error what a conversion behind it was, and which argument is a list of numbers."""
+    conversion = error if isinstance(error, ConversionError) else error.__cause__
+    if not isinstance(conversion, ConversionError):
+        return
+    notes = [] if conversion is error else [str(conversion)]
+    for x in given:
+        if isinstance(x, (list, tuple)) and x and all(map(_is_number, x)):
+            notes.append(
+                f"An argument is a {type(x).__name__}, hence a tree of {len(x)} numbers; pass "
+                f"np.array([...]) for an array."
+            )
+    for note in notes:
+        if note not in getattr(error, "__notes__", ()):  # of an inner transform
+            error.add_note(note)
 
 
 def check_function(f: Any, where: str) -> None:
@@ -226,6 +263,7 @@ def dual(x: Array, v: Array) -> DualTensor:
             "dg.dual(x, v): x or v is a dual already. Duals made by hand live on one level and do "
             "not nest; use dg.jvp inside the function instead."
         )
+    check_class(type(x), "dg.dual")
     x = np.array(x)
     check_floating(x, "dg.dual")
     v = tangent_like(x, v, "dg.dual")
@@ -241,8 +279,18 @@ def check_floating(x: Array, where: Any) -> None:
         )
 
 
+def _check_tangent(x: Array, v: Any, where: Any) -> None:
+    if v is None:
+        raise DtypeError(
+            f"{where}: the tangent is None. Give an array of the primal's shape, {x.shape}: zeros "
+            f"where it does not move."
+        )
+    check_class(type(v), where)
+
+
 def tangent_like(x: Array, v: Any, where: Any, directions: tuple[int, ...] = ()) -> Array:
     """Return v as a tangent of x, (*directions, *x.shape) in x's dtype; raise if it is none."""
+    _check_tangent(x, v, where)
     if type(v) is not DualTensor and not hasattr(v, "dtype"):
         v = np.asarray(v)
     if v.dtype.kind not in "fciub":

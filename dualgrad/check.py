@@ -120,15 +120,18 @@ def check_jvp(
     args = _tuple(args, "check_jvp")
     key = random.Key(0) if key is None else key
     tangents = random_like(key, args)
-    _, ty = jvp(f, args, tangents)
     rtol = _tolerance(args) if rtol is None else rtol
-    _compare(f"jvp (order {order} left)", ty, central_difference(f, args, tangents), rtol, atol)
-    if order > 1:
-        fixed = tree.map(_wide, tangents)
-        check_jvp(
-            lambda *xs: jvp(f, xs, fixed)[1], args, order - 1,
-            key=key.fold_in("next"), rtol=rtol, atol=atol,
-        )  # fmt: skip
+    for number in range(1, order + 1):
+        _, ty = jvp(f, args, tangents)
+        what = f"jvp, derivative of order {number}"
+        _compare(what, ty, central_difference(f, args, tangents), rtol, atol)
+        f = _along(f, tree.map(_wide, tangents))
+        key = key.fold_in("next")
+        tangents = random_like(key, args)
+
+
+def _along(f: Callable, tangents: tuple) -> Callable:
+    return lambda *xs: jvp(f, xs, tangents)[1]
 
 
 def inner(u: Tree, v: Tree) -> float:

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from .primitive import Follower, Node, Primitive
 
 Tree = tree.Tree
 
+# The functions whose rules run on recording duals, each with the level.
+_recording: ContextVar[tuple] = ContextVar("rules being recorded", default=())
+
 
 def stop_gradient(x: Tree) -> Tree:
     """Return x without tangents of any level: a constant to every transform that runs."""
@@ -35,13 +39,16 @@ class custom_jvp:
     The rule gets a tuple of primals and a tuple of tangents (one direction; zeros for constant
     arguments, None for what is no number) and returns (y, dy). It must be linear in the tangents
     and made of functions that dualgrad knows, and may call the function itself; then it serves
-    every order and mode. Arguments and results are arrays or trees of them. Keyword arguments and
+    every order and mode. If it calls the function itself on a *tangent*, as that of a linear map
+    may (`double(p), double(t)`), only forward mode can pass it: a transpose is not to be had from
+    calls, and reverse mode raises MissingRuleError; write dy with NumPy functions, or as a product
+    with a matrix. Arguments and results are arrays or trees of them. Keyword arguments and
     defaults reach the rule by place, as the function declares them.
 
     A function without a rule to be found: dg.finite_difference(f).
 
     Raises:
-        MissingRuleError: no rule was declared.
+        MissingRuleError: no rule was declared, or reverse mode meets the above.
         StructureError, ShapeError, DtypeError: y and dy do not fit each other.
         LevelError: the function closes over a dual, whose tangent the rule would lose.
 
@@ -76,6 +83,9 @@ class custom_jvp:
         self.rule = rule
         return rule
 
+    def __repr__(self) -> str:
+        return f"<custom_jvp {self.__name__}>"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         args = self._by_place(args, kwargs)
         leaves, structure = tree.flatten(args)
@@ -93,7 +103,7 @@ class custom_jvp:
         pairs = [split(x, level) for x in leaves]
         primals, carriers = [p for p, _ in pairs], [c for _, c in pairs]
         followers = [c for c in carriers if isinstance(c, Follower)]
-        if any(not c.first_order for c in followers):
+        if any(not c.first_order for c in followers) or (self, level) in _recording.get():
             return self._as_primitives(leaves, structure)
         if followers or any(type(c) is Node for c in carriers):
             return self._recorded(level, primals, carriers, structure)
@@ -180,7 +190,11 @@ class custom_jvp:
             None if c is None else DualTensor(np.zeros_like(p), c, level)
             for p, c in zip(primals, carriers, strict=True)
         ]
-        ys, dys, out = self._call_rule(primals, tangents, structure)
+        token = _recording.set((*_recording.get(), (self, level)))
+        try:
+            ys, dys, out = self._call_rule(primals, tangents, structure)
+        finally:
+            _recording.reset(token)
         self._check_closed(level, *ys)
         for dy in dys:
             at_zero = np.asarray(primal_of(dy))
@@ -202,6 +216,13 @@ class custom_jvp:
         """Return the result by primitives whose residuals are the arguments, one for each leaf."""
         outs, out = tree.flatten(self.function(*tree.unflatten(structure, map(primal_of, leaves))))
 
+        def pull(primals, ct):
+            raise MissingRuleError(
+                f"{self.__name__}: its rule calls {self.__name__} on a tangent, and reverse mode "
+                f"would need the transpose of that. Write dy in the rule with NumPy functions, or "
+                f"as a product with a matrix; or use mode='forward'."
+            )
+
         def primitive(place: int) -> Primitive:
             def value(*primals):
                 return number(tree.leaves(self(*tree.unflatten(structure, primals)))[place], "y")
@@ -212,6 +233,6 @@ class custom_jvp:
                 slopes = [self._call_rule(list(primals), ts, structure)[1][place] for ts in along]
                 return np.stack(slopes)
 
-            return Primitive(self.__name__, value, lambda primals, active, y: primals, push, None)
+            return Primitive(self.__name__, value, lambda primals, active, y: primals, push, pull)
 
         return tree.unflatten(out, [primitive(i)(*leaves) for i in range(len(outs))])

@@ -10,7 +10,7 @@ import linecache
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any
@@ -20,11 +20,11 @@ import numpy as np
 from . import tree
 from .custom import custom_jvp
 from .dual import DualTensor, primal_of
-from .errors import NonFiniteError
+from .errors import NonFiniteError, OptionError
 from .operations import OPERATIONS, name_of
 from .primitive import Follower, Node, Primitive
 from .structured import Outer
-from .tape import Tape
+from .tape import Tape, with_infinities
 
 _LIBRARIES = ("dualgrad", "numpy", "optree", "contextlib", "functools")
 _names: ContextVar[tuple[str, ...] | None] = ContextVar("operations that run", default=None)
@@ -33,9 +33,10 @@ _open = 0  # contexts that are open, in all threads
 _originals: dict[tuple[type, str], Any] = {}
 
 
-@contextmanager
-def debug_nans() -> Iterator[None]:
+def debug_nans(*switch: Any) -> AbstractContextManager[None]:
     """Raise at the first operation that makes a non-finite tangent, naming it and the user's line.
+
+    It is no switch but a context: `with dg.debug_nans(): ...`; the bare call does nothing.
 
     It holds for whatever runs inside in this thread: jvp, any number of tangents, nested levels,
     jet, forward_gradient and training_step (which runs eagerly meanwhile). linearize and vjp are
@@ -49,6 +50,7 @@ def debug_nans() -> Iterator[None]:
     Raises:
         NonFiniteError: with the operation, file, line and source text, and what went in; the
             first four also as attributes `operation`, `filename`, `lineno` and `source`.
+        OptionError: at once, where it is given an argument, as a switch would be.
 
     >>> import dualgrad as dg
     >>> with debug_nans():
@@ -58,6 +60,16 @@ def debug_nans() -> Iterator[None]:
     ...         print(str(error).partition(",")[0])
     np.sqrt made a non-finite tangent from finite input
     """
+    if switch:
+        raise OptionError(
+            f"dg.debug_nans takes no argument, and was given {', '.join(map(repr, switch))}: it is "
+            f"no switch. Write `with dg.debug_nans():` around what is to be watched."
+        )
+    return _watched()
+
+
+@contextmanager
+def _watched() -> Iterator[None]:
     _install()
     token = _names.set(())
     try:
@@ -135,14 +147,15 @@ def _checked_push(original: Callable) -> Any:
 
 def _checked_pull(original: Callable) -> Any:
     @functools.wraps(original)
-    def pulled(node, ct):
+    def pulled(node, ct, far=None):
         if _names.get() is None:
-            return original(node, ct)
-        cts = _named(_name(node.primitive), original, node, ct)
-        for c in cts:
+            return original(node, ct, far)
+        name = _name(node.primitive)
+        cts, fars = _named(name, original, node, ct, far)
+        for c in map(with_infinities, cts, fars):
             if c is not None and not _finite(c):
                 _raise(_name(node.primitive), "cotangent", c, [ct], {}, node)
-        return cts
+        return cts, fars
 
     return staticmethod(pulled)
 

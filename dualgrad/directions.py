@@ -3,6 +3,8 @@
 A random direction is a function of (key, path of the leaf, number of the direction), never of a
 running position, so it can be drawn again instead of stored; docs/directions.md fixes which bits
 make which entry.
+
+A number before a value is how many, not how long: `3 * dg.directions.normal` are three directions.
 """
 
 import dataclasses
@@ -89,11 +91,23 @@ class Directions:
 
     def __add__(self, other: Any) -> "Directions":
         if not isinstance(other, Directions):
-            return NotImplemented
+            return self._no_arithmetic()
         return Sum(self.parts + other.parts)
 
     def __rmul__(self, k: Any) -> "Directions":
         raise OptionError(f"{k} * ({self!r}): only random families are repeated, as 3 * normal.")
+
+    def __mul__(self, k: Any) -> "Directions":
+        return self.__rmul__(k)
+
+    def _no_arithmetic(self, *other: Any) -> "Directions":
+        raise OptionError(
+            f"{self!r} is a family of directions, not an array: 3 * normal says how many, a + b "
+            f"puts one family after another, and there is nothing else (no sign, no length)."
+        )
+
+    __radd__ = __neg__ = __pos__ = __abs__ = _no_arithmetic
+    __sub__ = __rsub__ = __truediv__ = __rtruediv__ = __pow__ = __matmul__ = _no_arithmetic
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -271,6 +285,12 @@ def check(distribution: Any, directions: int = 1, structure: str = "dense") -> D
     if isinstance(distribution, Directions):
         value = distribution
     else:
+        if isinstance(distribution, str) and distribution in (*JOINT, "guess"):
+            call = "guess(...)" if distribution == "guess" else distribution
+            raise OptionError(
+                f"distribution={distribution!r}: by name there are {' and '.join(DISTRIBUTIONS)} "
+                f"alone. Give the value dg.directions.{call}."
+            )
         choice("distribution", distribution, DISTRIBUTIONS)
         value = Random(distribution)
     choice("structure", structure, STRUCTURES)
@@ -278,7 +298,8 @@ def check(distribution: Any, directions: int = 1, structure: str = "dense") -> D
     if own and directions != 1:
         raise OptionError(
             f"directions={directions!r} and distribution={value!r} both say how many directions. "
-            f"Leave directions out."
+            f"Leave directions out: a sum has the numbers of its parts (one where a part says "
+            f"none), as 3 * normal + 2 * basis."
         )
     if structure == "rank1" and getattr(value, "name", None) not in DISTRIBUTIONS:
         raise OptionError(

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import foreign
 from .errors import ConversionError, DtypeError, MissingRuleError, ShapeError, WriteError
+from .foreign import DIRECT, NUMBERS, OBJECT, plain_array_error, plain_number_error
 from .level import BY_HAND, Level, new_level  # noqa: F401  (imported from here elsewhere)
 from .operations import OPERATIONS, UFUNC_METHODS, WRITES, Operation, given, name_of, why_refused
 
@@ -94,14 +96,6 @@ def missing_rule(name: str, args: tuple, kwargs: dict, what: str = "") -> Missin
     )
 
 
-def _plain_array_error(what: str) -> ConversionError:
-    return ConversionError(
-        f"{what} is a conversion to a plain array, which would lose the tangent. Stay with the "
-        f"dual (np.stack joins several; np.zeros_like(x) of a dual can be written to), or say "
-        f"dg.primal(x) if the derivative is not wanted."
-    )
-
-
 def _check_keywords(operation: Operation, args: tuple, kwargs: dict) -> None:
     for keyword in kwargs:
         if keyword not in operation.keywords and "**" not in operation.keywords:
@@ -113,15 +107,24 @@ WRITERS = frozenset(
     {np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis}
     | {np.save, np.savetxt, np.savez, np.savez_compressed}
 )
-_FAMILIAR = (np.ndarray, np.generic, int, float, complex, list, tuple)
-# What a rule takes as it is: neither foreign nor a list to convert.
-_DIRECT = frozenset({np.ndarray, np.float64, np.float32, int, float, bool})
 
 
 def is_foreign(x: Any) -> bool:
-    if type(x) is DualTensor or isinstance(x, _FAMILIAR) or type(x).__module__.startswith("cupy"):
-        return False
-    return hasattr(x, "__array_ufunc__")
+    """Tell whether an operator is left to the class of x; raise DtypeError where it is refused."""
+    return type(x) is not DualTensor and type(x) not in DIRECT and foreign.is_foreign(x)
+
+
+def as_operand(x: Any) -> Any:
+    """Return x as NumPy takes it in arithmetic; raise DtypeError for Python objects."""
+    if type(x) is np.ndarray:
+        if x.dtype is OBJECT:
+            foreign.check_entries(x, x)
+        return x
+    if type(x) is DualTensor or type(x) in DIRECT:
+        return x
+    if type(x) in (list, tuple):
+        return np.asarray(x) if find_level(x) is None else np.stack(x)
+    return foreign.operand(x)
 
 
 class DualTensor:
@@ -243,12 +246,7 @@ class DualTensor:
 
     def _refuse(self, conversion: str) -> ConversionError:
         self.level.check(conversion)
-        return ConversionError(
-            f"{conversion}: turning a dual into a plain number would lose the tangent. Compute "
-            "with NumPy functions instead (np.sin, not math.sin); write it into an array made by "
-            "np.zeros_like(x) of a dual, or join several with np.stack; or say dg.primal(x) if the "
-            "derivative is not wanted."
-        )
+        return plain_number_error(conversion)
 
     def __float__(self) -> float:
         raise self._refuse("float(x)")
@@ -267,27 +265,26 @@ class DualTensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         self.level.check("np.array(x)")
-        caller = sys._getframe(1)  # functions of NumPy that do not dispatch on this argument
-        name = caller.f_code.co_name
-        inside = caller.f_globals.get("__name__", "").startswith("numpy.")
-        if inside and hasattr(np, name) and not name.startswith("_"):
-            raise _plain_array_error(f"what np.{name} does with a dual")
-        raise _plain_array_error("np.array(x), or writing a dual into an array,")
+        raise plain_array_error(foreign.converter(sys._getframe(1)))
 
     def __dlpack__(self, **options: Any) -> Any:
-        raise _plain_array_error("x.__dlpack__()")
+        raise plain_array_error("x.__dlpack__()")
 
     # --- NumPy's protocols
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method == "__call__" and not kwargs and not TRACES and ufunc in OPERATIONS:
             for x in inputs:
-                if type(x) is not DualTensor and type(x) not in _DIRECT:
+                if type(x) is DualTensor or type(x) in NUMBERS:
+                    continue
+                if type(x) is not np.ndarray or x.dtype is OBJECT:
                     break
             else:
                 return OPERATIONS[ufunc].rule(*inputs)
         if any(is_foreign(x) for x in inputs):
             return NotImplemented
+        if method == "__call__" and ufunc in OPERATIONS and OPERATIONS[ufunc].differentiable:
+            inputs = tuple(x if type(x) in (list, tuple) else as_operand(x) for x in inputs)
         out = kwargs.get("out") or ()
         if TRACES and (trace := trace_of((*inputs, *out))) is not None:
             called = ufunc if method == "__call__" else getattr(ufunc, method)
@@ -298,8 +295,11 @@ class DualTensor:
 
     def __array_function__(self, function: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
         for t in types:
-            if not issubclass(t, _ARRAYS) and not t.__module__.startswith("cupy"):
+            if t is DualTensor or t is np.ndarray:
+                continue
+            if not issubclass(t, np.ndarray) and not t.__module__.startswith("cupy"):
                 return NotImplemented
+            foreign.check_class(t)
         kwargs = given(kwargs)
         writes = function in WRITERS or kwargs.get("out") is not None
         if TRACES and (trace := trace_of((*args, *kwargs.values()))) is not None:
@@ -339,14 +339,12 @@ class DualTensor:
         write(self, index, value)
 
 
-_ARRAYS = (DualTensor, np.ndarray)
-
-
 def write(x: DualTensor, index: Any, value: Any) -> None:
     """Do x[index] = value in both parts of x; raise WriteError where a tangent would be lost."""
     x.level.check("x[i] = v")
     if type(value) in (list, tuple) and find_level(value) is not None:
         value = np.stack(value)
+    foreign.check_class(type(value))
     if not isinstance(x.carrier, (np.ndarray, DualTensor)) and not hasattr(
         x.carrier, "__setitem__"
     ):

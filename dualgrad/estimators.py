@@ -18,10 +18,11 @@ import numpy as np
 
 from . import drawing, tree
 from .activity import ActivityRun, Pending, check_examples, credited
-from .arguments import argument_numbers, closed, without_aux
+from .arguments import argument_numbers, closed, explain, without_aux
 from .directions import Directions, Guess, Target, check
 from .dual import DualTensor, Level, read_only
-from .errors import DtypeError, OptionError, ShapeError, StructureError
+from .errors import ConversionError, DtypeError, OptionError, ShapeError, StructureError
+from .foreign import check_is_array
 from .options import choice
 from .random import Key, check_key
 from .sections import WHERE, Losses, Run, running
@@ -125,7 +126,8 @@ def forward_gradient(
         argnums: which arguments are params; a tuple gives a tuple of gradients.
         directions: k. One pass holds k tangents beside each activation.
         distribution: "rademacher" (entries +-1), "normal", or a value that composes others:
-            dg.directions.orthogonal, .basis, .guess(...), 3 * .normal, a + b (see there).
+            dg.directions.orthogonal, .basis, .guess(...), 3 * .normal (three directions, none of
+            them longer), a + b (see there).
         structure: "dense", v stored, k arrays of the parameters' size; or "rank1", v = a b' for
             each leaf of two or more axes, never materialised: products cost a vector each and the
             gradient leaf is a `LowRank` of rank k. Both unbiased; Rademacher rank-1 has the same
@@ -190,7 +192,13 @@ def forward_gradient(
         def run(replaced: Tree) -> Any:
             return rest(*((replaced,) if isinstance(argnums, int) else replaced))
 
-        value, gradient, aux, info = estimate(run, params, options, key.fold_in("directions"), args)
+        try:
+            value, gradient, aux, info = estimate(
+                run, params, options, key.fold_in("directions"), args
+            )
+        except (ConversionError, ValueError) as error:
+            explain(error, chosen)
+            raise
         gradient = tree.map(_without_dual_factors, gradient)
         value = (value, aux) if has_aux else value
         return (value, gradient, info) if with_info else (value, gradient)
@@ -221,6 +229,7 @@ class _Parameters:
                 "(x.astype(float))."
             )
         for i in self.floating:
+            check_is_array(self.leaves[i], "dg.forward_gradient")
             if self.leaves[i].dtype.kind == "c":
                 raise DtypeError(
                     f"dg.forward_gradient: parameter {self.paths[i]!r} is complex, and directions "

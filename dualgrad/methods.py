@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .array_functions import asarray
-from .dual import TRACES, DualTensor, find_level, is_foreign, primal_of, trace_of, write
+from .dual import TRACES, DualTensor, as_operand, is_foreign, primal_of, trace_of, write
 from .operations import OPERATIONS, name_of
 
 
@@ -17,18 +17,12 @@ def apply(function: Callable, *args: Any, **kwargs: Any) -> Any:
     return OPERATIONS[function].rule(*args, **kwargs)
 
 
-def _operand(x: Any) -> Any:
-    if type(x) not in (list, tuple):
-        return x
-    return np.asarray(x) if find_level(x) is None else np.stack(x)
-
-
 def _binary(function: Callable) -> tuple[Callable, Callable, Callable]:
     def forward(self, other):
-        return NotImplemented if is_foreign(other) else apply(function, self, _operand(other))
+        return NotImplemented if is_foreign(other) else apply(function, self, as_operand(other))
 
     def reflected(self, other):
-        return NotImplemented if is_foreign(other) else apply(function, _operand(other), self)
+        return NotImplemented if is_foreign(other) else apply(function, as_operand(other), self)
 
     def in_place(self, other):
         result = forward(self, other)
@@ -38,6 +32,28 @@ def _binary(function: Callable) -> tuple[Callable, Callable, Callable]:
         return self
 
     return forward, reflected, in_place
+
+
+def _comparison(function: Callable) -> Callable:
+    def compare(self, other):
+        if is_foreign(other):
+            return NotImplemented
+        listed = type(other) in (list, tuple)
+        return apply(function, self, as_operand(other) if listed else other)
+
+    return compare
+
+
+def _power(self, other, modulus=None):
+    if modulus is not None or is_foreign(other):  # pow(x, y, z) is of integers
+        return NotImplemented
+    return apply(np.power, self, as_operand(other))
+
+
+def _round(self, digits=None):
+    """The rounded primal, which is piecewise constant: an int without digits, as Python has it."""
+    y = np.round(self, 0 if digits is None else digits)
+    return int(y) if digits is None else y
 
 
 def _unary(function: Callable) -> Callable:
@@ -75,6 +91,8 @@ def _attach() -> None:
     for name, function in arithmetic.items():
         for prefix, method in zip(("", "r", "i"), _binary(function), strict=True):
             setattr(DualTensor, f"__{prefix}{name}__", method)
+    DualTensor.__pow__ = _power  # type: ignore
+    DualTensor.__round__ = _round  # type: ignore[attr-defined]
     comparisons = {
         "lt": np.less,
         "le": np.less_equal,
@@ -84,7 +102,7 @@ def _attach() -> None:
         "ne": np.not_equal,
     }
     for name, function in comparisons.items():
-        setattr(DualTensor, f"__{name}__", _binary(function)[0])
+        setattr(DualTensor, f"__{name}__", _comparison(function))
     for name, method in zip(("__divmod__", "__rdivmod__"), _binary(np.divmod), strict=False):
         setattr(DualTensor, name, method)
     for name, function in {"neg": np.negative, "pos": np.positive, "abs": np.absolute}.items():

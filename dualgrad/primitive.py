@@ -78,7 +78,10 @@ class Primitive:
     tangent, **params). `fast(*args, **params)` is a short cut where tangents are plain arrays of
     one level; it returns what `general`, the definition, does, or None where it does not apply.
     `kind` names the constructor: what a carrier that follows other things than numbers goes by.
+    `split(residuals)` takes infinite slopes out of the residuals, for reverse mode (tape.py).
     """
+
+    split: Callable | None = None
 
     def __init__(self, name: str, value: Callable, residuals: Callable, push: Callable,
                  pull: Callable | None, views: bool = False, fast: Callable | None = None,
@@ -227,6 +230,26 @@ class Guarded(NamedTuple):
     partial: Array
     mask: Array
 
+    def parts(self) -> tuple["Guarded", Array]:
+        """Return the partial with 0 where it is infinite, and the signs of those infinities."""
+        infinite = self.mask & np.isinf(self.partial)
+        slope = primal_of(self.partial)
+        signs = 1 if slope.dtype.kind == "c" else np.sign(slope)
+        finite = Guarded(np.where(infinite, 0, self.partial), self.mask & ~infinite)
+        return finite, np.where(infinite, signs, np.zeros(1, slope.dtype))
+
+
+def _split_infinities(residuals: Any) -> tuple[Any, Any]:
+    """Return the residuals of an elementwise primitive in two, as `Guarded.parts` has them.
+
+    The second is None where no partial is guarded.
+    """
+    ps, arguments, ndim = residuals
+    if not any(type(p) is Guarded for p in ps):
+        return residuals, None
+    split = [p.parts() if type(p) is Guarded else (p, None) for p in ps]
+    return ([p for p, _ in split], arguments, ndim), ([s for _, s in split], arguments, ndim)
+
 
 def times(partial: Any, t: Array) -> Array:
     """Return partial * t; boolean partials select, so that 0 * inf never makes a NaN."""
@@ -355,8 +378,10 @@ def elementwise(function: Callable, *partials: Callable | None, name: str = "",
 
     make = {1: _fast_unary, 2: _fast_binary}.get(len(partials))
     fast = make and make(function, partials, name or function.__name__, fused)
-    return Primitive(name or function.__name__, function, residuals, push, pull, fast=fast,
-                     kind="elementwise")  # fmt: skip
+    primitive = Primitive(name or function.__name__, function, residuals, push, pull, fast=fast,
+                          kind="elementwise")  # fmt: skip
+    primitive.split = _split_infinities
+    return primitive
 
 
 def _is_plain(x: DualTensor) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import tree
 from .arguments import Arguments, dense_zeros, owned, split_result, without_aux
-from .dual import Array, DualTensor, new_level
+from .dual import Array, DualTensor, new_level, primal_of
 from .errors import DtypeError, MissingRuleError, ShapeError
 from .primitive import Node, Primitive
 
@@ -39,9 +39,24 @@ class Tape:
         return node.primitive.push(node.residuals, tangents, **node.params)
 
     @staticmethod
-    def pulled(node: Node, ct: Any) -> list:
-        """Return the cotangents of a node's inputs from its own."""
-        return node.primitive.pull(node.residuals, ct, **node.params)
+    def pulled(node: Node, ct: Any, far: Any = None) -> tuple[list, list]:
+        """Return the cotangents of a node's inputs from its own, and their infinite parts.
+
+        Going forward, an infinite slope times a tangent of 0 is 0. Going back, what moves the
+        argument comes after the slope. So a cotangent is ct + omega * far, with omega beyond all
+        numbers, and only what is left of far in the end is infinite; None stands for 0.
+        """
+        pull, near, signs = node.primitive.pull, node.residuals, None
+        assert pull is not None
+        if node.primitive.split is not None:
+            near, signs = node.primitive.split(near)
+        cts = pull(near, ct, **node.params)
+        fars = [None] * len(cts) if far is None else pull(near, far, **node.params)
+        if signs is not None:
+            steepest = ct if far is None else np.where(far != 0, far, ct)
+            more = pull(signs, steepest, **node.params)
+            fars = [_sum(a, b) for a, b in zip(fars, more, strict=True)]
+        return cts, fars
 
     @staticmethod
     def _fitted(node: Node, t: Any) -> Any:
@@ -55,8 +70,9 @@ class Tape:
         last: what the record holds goes as soon as it was used, as does the list of cotangents.
         """
         at: dict[int, Any] = {}
+        beyond: dict[int, Any] = {}  # the infinite parts
 
-        def add(node, ct):
+        def add(node, ct, at=at):
             if ct.dtype != node.dtype:  # a real argument keeps the real part of a complex cotangent
                 real = ct.dtype.kind == "c" and node.dtype.kind != "c"
                 ct = np.astype(np.real(ct) if real else ct, node.dtype)
@@ -74,7 +90,7 @@ class Tape:
                 continue
             if node.primitive.pull is None:
                 raise _no_transpose(node.primitive)
-            cts = self.pulled(node, ct)
+            cts, fars = self.pulled(node, ct, beyond.pop(id(node), None))
             del at[id(node)], ct
             if last:
                 node.residuals = None
@@ -82,8 +98,25 @@ class Tape:
             for source, c in zip(node.inputs, cts, strict=False):
                 if source is not None and c is not None:
                     add(source, c)
-            del cts, c
-        return [at.get(id(node)) for node in self.inputs]
+            for source, c in zip(node.inputs, fars, strict=False):
+                if source is not None and c is not None and np.any(primal_of(c)):
+                    add(source, c, beyond)
+            del cts, fars, c
+        return [with_infinities(at.get(id(n)), beyond.get(id(n))) for n in self.inputs]
+
+
+def _sum(a: Any, b: Any) -> Any:
+    return a if b is None else b if a is None else a + b
+
+
+def with_infinities(ct: Any, far: Any) -> Any:
+    """Return ct + omega * far as numbers: infinite where far is not 0."""
+    if far is None:
+        return ct
+    if type(ct) is DualTensor:  # the slope of an infinite slope is not 0 but NaN
+        far = far + np.multiply(ct, 0)
+    with np.errstate(invalid="ignore"):  # of inf * 0, which is not chosen
+        return np.where(far != 0, np.astype(np.inf * far, ct.dtype), ct)
 
 
 def _no_transpose(primitive: Primitive) -> MissingRuleError:

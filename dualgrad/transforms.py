@@ -103,7 +103,15 @@ def derivative(f: Callable, argnums: int = 0) -> Callable:
         columns = tuple(tree.map(lambda t, i=i: t[i], rows) for i in range(len(chosen)))
         return _one_or_all(columns, argnums)
 
-    return df
+    return _named("derivative", f, df)
+
+
+def _named(what: str, f: Callable, transformed: Callable) -> Callable:
+    """Return the transformed function with the name "gradient of f" and its like."""
+    name = f"{what} of {getattr(f, '__name__', type(f).__name__)}"
+    transformed.__name__ = transformed.__qualname__ = name
+    transformed.__doc__ = f"The {name}; takes the arguments of the function. See dg.{what}."
+    return transformed
 
 
 DIRECTIONS_A_PASS, BYTES_A_PASS = 128, 1 << 26
@@ -314,7 +322,7 @@ def jacobian(
            [0., 4.]])
     """
     both = value_and_jacobian(f, argnums, mode=mode, chunk_size=chunk_size, has_aux=has_aux)
-    return _only_derivative(both, has_aux)
+    return _named("jacobian", f, _only_derivative(both, has_aux))
 
 
 def _only_derivative(both: Callable, has_aux: bool) -> Callable:
@@ -373,7 +381,7 @@ def gradient(
     array([2., 4.])
     """
     both = value_and_gradient(f, argnums, mode=mode, chunk_size=chunk_size, has_aux=has_aux)
-    return _only_derivative(both, has_aux)
+    return _named("gradient", f, _only_derivative(both, has_aux))
 
 
 def hessian(
@@ -387,7 +395,8 @@ def hessian(
     array([[ 6.,  0.],
            [ 0., 12.]])
     """
-    return jacobian(gradient(f, argnums, chunk_size=chunk_size), argnums, chunk_size=chunk_size)
+    first = gradient(f, argnums, chunk_size=chunk_size)
+    return _named("hessian", f, jacobian(first, argnums, chunk_size=chunk_size))
 
 
 def hvp(f: Callable, primals: Sequence, tangents: Sequence, *, mode: str = "forward") -> Tree:

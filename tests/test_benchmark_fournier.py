@@ -79,17 +79,18 @@ def test_fournier_searches_until_the_best_rate_is_between_two_others(
         ("global", "ntk", "weight"),
         ("sum", "random", "weight"),
         ("intermediate", "intermediate", "weight"),
+        ("global", "local", "module"),
     ],
 )
 def test_fournier_counts_the_forward_passes(fournier, monkeypatch, target, guess, space):
-    guided = importlib.import_module("dualgrad.nn.guided")
-    runs, run = [], guided._Blocks.run
+    blocks = importlib.import_module("dualgrad.nn.blocks")
+    runs, run = [], blocks.Blocks.run
 
     def counted(self, m, name, *rest, **more):
         runs.append(name)
         return run(self, m, name, *rest, **more)
 
-    monkeypatch.setattr(guided._Blocks, "run", counted)
+    monkeypatch.setattr(blocks.Blocks, "run", counted)
     network = dg.nn.ResNet18(blocks=16, width=1 / 16, aux="linear", key=dg.Key(0))
     x = dg.random.uniform(dg.Key(1), (2, 16, 16, 3), np.float32)
     estimate = dg.guided_gradient(target=target, guess=guess, space=space, has_state=True)

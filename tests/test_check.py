@@ -36,8 +36,13 @@ def test_a_wrong_first_derivative_is_found():
 def test_a_wrong_second_derivative_is_found_at_order_two_alone():
     f = wrong(lambda x, dx: 3 * np.array(dg.stop_gradient(x)) ** 2 * dx)  # the slope does not move
     dg.check_jvp(f, (X,))
-    with pytest.raises(testing.CheckError):
+    with pytest.raises(testing.CheckError, match="^jvp, derivative of order 2: largest"):
         dg.check_jvp(f, (X,), order=2)
+
+
+def test_a_wrong_first_derivative_is_named_so_at_order_two():
+    with pytest.raises(testing.CheckError, match="^jvp, derivative of order 1: largest"):
+        dg.check_jvp(wrong(lambda x, dx: 3.001 * x**2 * dx), (X,), order=2)
 
 
 def test_a_kink_is_found():

@@ -53,6 +53,31 @@ def test_a_rule_serves_every_order_and_mode():
     assert softplus.__name__ == "softplus" and softplus.__wrapped__ is softplus.function
 
 
+def test_a_rule_that_calls_the_function_on_a_tangent_serves_forward_mode():
+    @dg.custom_jvp
+    def double(x):
+        return 2 * np.asarray(dg.primal(x))  # what dualgrad cannot look into
+
+    @double.defjvp
+    def rule(primals, tangents):
+        return double(primals[0]), double(tangents[0])
+
+    f = lambda x: np.sum(double(x) ** 3)  # noqa: E731
+    np.testing.assert_allclose(dg.gradient(f)(X), 24 * X**2)
+    np.testing.assert_allclose(dg.hessian(f)(X), np.diag(48 * X), atol=1e-14)
+    np.testing.assert_allclose(dg.linearize(f, X)[1](X), np.sum(24 * X**3))
+    np.testing.assert_allclose(
+        dg.jvp(lambda x: dg.linearize(f, x)[1](X), (X,), (X,))[1], np.sum(48 * X**3)
+    )
+    for wrong in (
+        lambda: dg.gradient(f, mode="reverse")(X), lambda: dg.vjp(double, X)[1](X),
+        lambda: dg.hvp(f, (X,), (X,), mode="reverse"),
+    ):  # fmt: skip
+        with pytest.raises(dg.MissingRuleError, match="double: its rule calls double on a tangent"):
+            wrong()
+    assert repr(double) == "<custom_jvp double>"
+
+
 def test_trees_keywords_and_defaults_reach_the_rule_by_place():
     tree = {"a": X, "b": [X[:2]]}
 

@@ -171,6 +171,12 @@ def test_off_nothing_is_left_of_it():
         assert np.isinf(dg.jvp(bad, (X,), (V,))[1])
 
 
+def test_it_is_no_switch():
+    for given in (True, False, bad):
+        with pytest.raises(dg.OptionError, match=r"with dg\.debug_nans\(\):"):
+            dg.debug_nans(given)
+
+
 def test_other_threads_are_not_watched():
     found = []
 

@@ -352,8 +352,22 @@ def test_only_random_families_are_repeated_and_values_alone_are_added():
         2 * sum_of_two()
     with pytest.raises(dg.OptionError, match="its multiple is 0"):
         0 * dg.directions.basis
-    with pytest.raises(TypeError):
-        dg.directions.basis + "normal"
+    assert dg.directions.normal * 3 == 3 * dg.directions.normal
+    a, b = dg.directions.normal, dg.directions.basis
+    for wrong in (
+        lambda: b + "normal", lambda: -a, lambda: a / 2, lambda: a - b, lambda: sum([a, b]),
+        lambda: -(a + b),
+    ):  # fmt: skip
+        with pytest.raises(dg.OptionError, match="family of directions, not an array"):
+            wrong()
+
+
+def test_the_messages_name_the_value_that_is_meant():
+    for name in ("orthogonal", "basis", "guess"):
+        with pytest.raises(dg.OptionError, match=rf"Give the value dg\.directions\.{name}"):
+            check(name)
+    with pytest.raises(dg.OptionError, match="a sum has the numbers of its parts"):
+        check(dg.directions.normal + dg.directions.basis, 3)
 
 
 def test_scales_refuse_what_they_cannot_know():

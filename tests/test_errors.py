@@ -61,8 +61,10 @@ MESSAGES = {
     "ConversionError of an array": (
         lambda: np.asarray(dg.dual(1.0, 1.0)),
         "np.array(x), or writing a dual into an array, is a conversion to a plain array, which "
-        "would lose the tangent. Stay with the dual (np.stack joins several; np.zeros_like(x) of "
-        "a dual can be written to), or say dg.primal(x) if the derivative is not wanted.",
+        "would lose the tangent. Stay with the dual: np.stack joins several (np.concatenate for "
+        "np.r_, np.column_stack for np.c_), np.zeros_like(x) of a dual can be written to, A @ x "
+        "does A.dot(x), dg.special has logsumexp, and A.toarray() or dg.custom_jvp serves a "
+        "sparse A. Or say dg.primal(x) if the derivative is not wanted.",
     ),
     "WriteError of an argument": (
         lambda: dg.jvp(lambda x: x.__setitem__(0, 1.0), (ONES,), (ONES,)),

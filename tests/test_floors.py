@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up; a package stands for all modules in it.
 FLOORS = [
     {"kernels"},
-    {"errors", "level", "dual", "tree", "operations", "methods", "options"}
+    {"errors", "foreign", "level", "dual", "tree", "operations", "methods", "options"}
     | {"array_api", "array_fft", "array_functions", "array_linalg"},
     {"random", "primitive", "trace"},
     {"ops", "special"},

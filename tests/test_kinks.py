@@ -124,6 +124,49 @@ def test_an_infinite_slope_spoils_no_other_direction(function, mode):
     assert abs(jacobian[0]) == np.inf and jacobian[1] == 4
 
 
+ROOTS = [np.sqrt, np.cbrt, lambda x: x**0.5, lambda x: np.sqrt(np.sqrt(x)),
+         lambda x: np.arccos(1 - x / 32)]  # fmt: skip
+POINTS = {
+    "apart": np.array([[0.0, 1], [2, 0.5], [1, 3]]),
+    "together": np.array([[0.0, 1], [2, 3], [0, 1]]),
+}
+
+
+@pytest.mark.parametrize("points", POINTS)
+@pytest.mark.parametrize("root", ROOTS, ids=["sqrt", "cbrt", "x**0.5", "sqrt of sqrt", "arccos"])
+@pytest.mark.filterwarnings("ignore:(divide by zero|invalid value):RuntimeWarning")
+def test_every_mode_has_the_gradient_of_distances_of_a_point_to_itself(root, points):
+    p = POINTS[points]
+
+    def f(p):
+        return np.sum(np.exp(-root(np.sum((p[:, None] - p) ** 2, axis=-1))))
+
+    def apart(p):  # without the distances that are 0 and stay so
+        i, j = np.nonzero(np.sum((POINTS[points][:, None] - POINTS[points]) ** 2, axis=-1))
+        return np.sum(np.exp(-root(np.sum((p[i] - p[j]) ** 2, axis=-1))))
+
+    expected, hessian = dg.gradient(apart)(p), dg.hessian(apart)(p).reshape(6, 6)
+    for mode in ("forward", "reverse"):
+        np.testing.assert_allclose(dg.gradient(f, mode=mode)(p), expected, atol=1e-14)
+        hvp = dg.hvp(f, (p,), (p**2,), mode=mode)
+        np.testing.assert_allclose(np.ravel(hvp), hessian @ np.ravel(p**2), atol=1e-13)
+    np.testing.assert_allclose(dg.laplacian(f)(p), np.trace(hessian), rtol=1e-13)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_reverse_mode_keeps_an_infinite_slope_beside_finite_ones():
+    gradient = dg.gradient(lambda x: np.sum(np.sqrt(x) * [-1.0, 1.0, 0.0]) + x[0], mode="reverse")
+    np.testing.assert_array_equal(gradient(np.array([0.0, 4, 0])), [-np.inf, 0.25, 0])
+    shared = dg.gradient(lambda x: np.sum(x ** np.array([0.5, 1, 2]) * [0.0, 3, 1]), mode="reverse")
+    np.testing.assert_array_equal(shared(np.zeros(1)), [3])  # the first does not move the sum
+    float32 = dg.gradient(lambda x: np.sum(np.sqrt(x)), mode="reverse")(np.zeros(2, np.float32))
+    assert float32.dtype == np.float32 and np.all(float32 == np.inf)
+    # The slope of an infinite slope is not 0.
+    hvp = dg.hvp(lambda x: np.sum(np.sqrt(x)), (np.array([0.0, 4]),), (np.ones(2),), mode="reverse")
+    assert not np.isfinite(hvp[0]) and hvp[1] == -1 / 32
+
+
 def test_powers_at_base_zero_in_both_arguments():
     f = lambda x: x[0] ** x[1]  # noqa: E731
     for exponent, slope in ((0.0, 0), (1.0, 1), (2.0, 0), (3.0, 0)):

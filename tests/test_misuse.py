@@ -1,8 +1,11 @@
 """What users of automatic differentiation get wrong, each once: the type and the telling words."""
 
 import dataclasses
+import decimal
+import fractions
 import math
 import operator
+import warnings
 
 import numpy as np
 import pytest
@@ -72,6 +75,44 @@ class Layer:
 LAYER, WIDER = Layer(X), Layer(X, 4)
 
 
+MASKED = np.ma.array(X, mask=[False, True, False])
+OBJECTS = np.array([1, 2, 3], object)
+
+
+def matrix():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        return np.matrix([[1.0, 2.0], [3.0, 4.0]])
+
+
+def beside_matrix(function):
+    return along(lambda v: function(matrix(), v), np.array([[0.5, 1.0], [2.0, 3.0]]))
+
+
+def beside_sparse(function):
+    def f(x):
+        import scipy.sparse
+
+        return function(x, scipy.sparse.csr_array(EYE))
+
+    return along(f)
+
+
+class Column:
+    """What stands for an array and is none, as a column of a table does."""
+
+    dtype, shape = np.dtype(float), (3,)
+
+    def __array__(self, dtype=None, copy=None):
+        return X.copy()
+
+
+def scipy_logsumexp(x):
+    import scipy.special
+
+    return scipy.special.logsumexp(x)
+
+
 def scipy_spline(x):
     from scipy.interpolate import CubicSpline
 
@@ -111,7 +152,20 @@ MISTAKES = {
         along(lambda x: np.array([x[0], x[1]]))),
     "np.asarray of a dual": (
         dg.ConversionError, PLAIN, r"dg.primal\(x\)", along(lambda x: np.asarray(x))),
-    "np.r_": (dg.ConversionError, PLAIN, "np.stack", along(lambda x: np.r_[x, 1.0])),
+    "np.r_": (
+        dg.ConversionError, PLAIN, "np.concatenate for np.r_", along(lambda x: np.r_[x, 1.0])),
+    "np.c_": (
+        dg.ConversionError, PLAIN, "np.column_stack for np.c_", along(lambda x: np.c_[x, x])),
+    "A.dot(x) of a plain A": (
+        dg.ConversionError, PLAIN, r"A @ x does A.dot\(x\)", along(lambda x: EYE.dot(x))),
+    "scipy.special.logsumexp": (
+        dg.ConversionError, PLAIN, "dg.special has logsumexp", along(scipy_logsumexp)),
+    "A @ x of a sparse A": (
+        dg.ConversionError, "what scipy.sparse does with a dual", r"A.toarray\(\)",
+        beside_sparse(lambda x, a: a @ x)),
+    "a masked array times a dual": (
+        dg.ConversionError, "what np.ma does with a dual", "dg.primal",
+        along(lambda x: MASKED * x)),
     "np.ma": (dg.ConversionError, PLAIN, "Stay with the dual", along(np.ma.array)),
     "np.float64 of a dual": (
         dg.ConversionError, PLAIN, "dg.primal", along(lambda x: np.float64(x[0]))),
@@ -139,6 +193,64 @@ MISTAKES = {
     "a list where an array was meant": (
         dg.ConversionError, PLAIN, "np.stack",
         lambda: dg.gradient(lambda p: np.sum(np.asarray(p) ** 2))([1.0, 2.0])),
+    # Classes that are not arrays of NumPy's own kind.
+    **{f"{name} an np.matrix": (
+        dg.DtypeError, "an operation on a dual: x is an np.matrix", r"np.asarray\(x\)",
+        beside_matrix(function)) for name, function in {
+            "B * V with": operator.mul, "B @ V with": operator.matmul, "B + V with": operator.add,
+            "np.dot with": np.dot, "V * B with": lambda b, v: v * b}.items()},
+    **{f"a masked array in {name}": (
+        dg.DtypeError, "x is a masked array, and its mask would be ignored", r"x.filled\(0\)",
+        along(function)) for name, function in {
+            "x * w": lambda x: np.mean(x * MASKED), "w @ x": lambda x: MASKED @ x,
+            "a ufunc": lambda x: np.multiply(MASKED, x),
+            "a comparison": lambda x: x * (x > MASKED),
+            "a function": lambda x: np.where([True, False, True], x, MASKED),
+            "a write": lambda x: operator.setitem(x.copy(), slice(None), MASKED),
+            "x * np.ma.masked": lambda x: x * np.ma.masked}.items()},
+    **{f"{name} of a sparse A": (
+        dg.DtypeError, "a csr_array of scipy.sparse, which no rule takes", r"x.toarray\(\)",
+        beside_sparse(function)) for name, function in {
+            "x @ A": operator.matmul, "x * A": operator.mul, "x + A": operator.add,
+            "np.matmul(x, A)": np.matmul}.items()},
+    **{f"{name} of objects": (
+        dg.DtypeError, "x is an array of dtype object", r"x.astype\(float\)", along(function, *at))
+        for name, function, *at in (
+            ("x * a", lambda x: x * OBJECTS), ("a * x", lambda x: OBJECTS * x, np.float64(1.0)),
+            ("a ufunc", lambda x: np.multiply(x, OBJECTS, dtype=float)))},
+    "a fraction": (
+        dg.DtypeError, "x is a Fraction", r"float\(x\)",
+        along(lambda x: x * fractions.Fraction(1, 3), np.float64(1.0))),
+    "a fraction in a ufunc": (
+        dg.DtypeError, "x is a Fraction", r"float\(x\)",
+        along(lambda x: np.multiply(fractions.Fraction(1, 3), x), np.float64(1.0))),
+    "a decimal": (
+        dg.DtypeError, "x is a Decimal", r"float\(x\)",
+        along(lambda x: decimal.Decimal(1) + x, np.float64(1.0))),
+    "an np.matrix as an argument": (
+        dg.DtypeError, "dg.gradient: x is an np.matrix", r"np.asarray\(x\)",
+        lambda: dg.gradient(np.sum)(matrix())),
+    "an np.matrix as a tangent": (
+        dg.DtypeError, "dg.jvp: x is an np.matrix", r"np.asarray\(x\)",
+        lambda: dg.jvp(np.sum, (np.ones((2, 2)),), (matrix(),))),
+    **{f"a masked array as an argument of {where}": (
+        dg.DtypeError, f"{where}.*: x is a masked array", r"x.filled\(0\)", mistake)
+        for where, mistake in {
+            "dg.gradient": lambda: dg.value_and_gradient(np.mean)(MASKED),
+            "dg.jvp, leaf '0/w'": lambda: dg.jvp(len, ({"w": MASKED},), ({"w": V},)),
+            "dg.vjp": lambda: dg.vjp(np.mean, MASKED),
+            "dg.dual": lambda: dg.dual(MASKED, V),
+            "dg.forward_gradient": lambda: dg.forward_gradient(np.mean)(
+                MASKED, key=dg.random.Key(0))}.items()},
+    "a column of a table as an argument": (
+        dg.DtypeError, "dg.gradient: x is a Column", r"np.asarray\(x\)",
+        lambda: dg.gradient(np.sum)(Column())),
+    "None as a tangent": (
+        dg.DtypeError, r"the tangent is None. Give an array of the primal's shape, \(3,\)", "zeros",
+        lambda: dg.jvp(np.sin, (X,), (None,))),
+    "a number as the order of a norm": (
+        dg.WriteError, "np.power: the result is a dual", "dg|np.zeros_like",
+        along(lambda p: np.linalg.norm(X, ord=p), np.float64(2.5))),
     # Writing.
     "a buffer made outside": (
         dg.ConversionError, "writing a dual into an array", r"np.zeros_like\(x\)",
@@ -286,6 +398,9 @@ def test_errors_that_are_numpys_own_stay_so():
         (np.exceptions.AxisError, "axis 3 is out of bounds", along(lambda x: np.sum(x, axis=3))),
         (TypeError, "unhashable", along(lambda x: {x: 1})),
         (TypeError, "unsupported operand", along(lambda x: x & 1)),
+        (TypeError, r"unsupported operand type.* pow\(\)", along(lambda x: pow(x, 2, 3))),
+        (TypeError, "unsupported operand", along(lambda x: x + "text")),
+        (TypeError, "'<' not supported between", along(lambda x: x < "text")),
         (AttributeError, "no attribute 'foo'", along(lambda x: x.foo)),
     ):
         with pytest.raises(error, match=words):
@@ -296,3 +411,53 @@ def test_an_entry_written_into_a_plain_array_gets_numpys_error_and_ours_behind_i
     with pytest.raises(ValueError, match="setting an array element") as caught:
         along(written(lambda out, x: operator.setitem(out, 0, x[0])))()
     assert isinstance(caught.value.__cause__, dg.ConversionError)
+    assert caught.value.__notes__ == [str(caught.value.__cause__)]
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f, p: dg.gradient(f)(p),
+        lambda f, p: dg.vjp(f, p),
+        lambda f, p: dg.hessian(f)(p),
+        lambda f, p: dg.forward_gradient(f)(p, key=dg.random.Key(0)),
+    ],
+)
+def test_a_list_taken_for_an_array_is_named_once(transform):
+    with pytest.raises(dg.ConversionError) as caught:
+        transform(lambda p: np.sum(np.asarray(p) ** 2), [1.0, 2.0])
+    (note,) = caught.value.__notes__
+    assert note.startswith("An argument is a list, hence a tree of 2 numbers; pass np.array([")
+    with pytest.raises(dg.ConversionError) as caught:
+        transform(lambda p: np.sum(np.asarray(p["w"]) ** 2), {"w": X})
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_what_is_an_array_to_numpy_is_one_beside_a_dual():
+    for other, expected in ((Column(), X), (range(3), [0, 1, 2]), (np.float16(2), [2, 2, 2])):
+        for f in (lambda x, c=other: x * c, lambda x, c=other: np.multiply(c, x)):
+            y, ty = dg.jvp(f, (X,), (V,))
+            np.testing.assert_allclose(y, X * expected)
+            np.testing.assert_allclose(ty, expected)
+
+
+def test_comparisons_with_what_is_no_number():
+    def f(x):
+        assert (x == "text") is False
+        assert (x != "text") is True
+        assert np.all(x != None)  # noqa: E711
+        assert not np.any(x == object())
+        assert np.all(x > fractions.Fraction(1, 2))
+        return x
+
+    dg.jvp(f, (X,), (V,))
+
+
+def test_rounding_is_piecewise_constant():
+    def f(x):
+        assert type(round(x, 1)) is np.float64
+        assert type(round(x)) is int
+        return x * round(x, 1) + round(x)
+
+    y, ty = dg.jvp(f, (1.26,), (1.0,))
+    np.testing.assert_allclose([y, ty], [1.26 * 1.3 + 1, 1.3], rtol=1e-15)

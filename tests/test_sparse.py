@@ -373,6 +373,21 @@ def test_a_pattern_that_lacks_an_entry_is_found():
         dg.sparse_hessian(lambda x: x[0] * x[1] + x[2] ** 2, np.eye(3))(x)
 
 
+def test_a_pattern_that_another_branch_outgrows_is_found_where_every_call_is_checked():
+    f = lambda x: x if x[0] > 0 else x * x[::-1]  # noqa: E731
+    g = lambda x: np.sum(x * x if x[0] > 0 else x * x[::-1])  # noqa: E731
+    x = np.arange(1.0, 4.0)
+    for transform, function in ((dg.sparse_jacobian, f), (dg.sparse_hessian, g)):
+        once, always = (transform(function, np.eye(3), check=c) for c in (True, "always"))
+        for matrix in (once, always):
+            assert matrix(x).nnz == matrix(x).nnz == 3
+        assert once(-x).nnz == 3  # wrong, and not looked at
+        with pytest.raises(dg.OptionError, match="lacks entries"):
+            always(-x)
+        with pytest.raises(dg.OptionError, match="check='never'"):
+            transform(function, np.eye(3), check="never")
+
+
 def test_misuse_is_refused():
     x, square = np.ones(3), np.square
     wrong = {

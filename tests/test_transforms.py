@@ -1,6 +1,7 @@
 """The transforms: trees, argument numbers, auxiliary results, chunks, modes, own rules, errors."""
 
 import dataclasses
+import functools
 import tracemalloc
 from typing import NamedTuple
 
@@ -525,3 +526,14 @@ def test_the_memory_of_a_jacobian_is_the_output_and_the_tangents_of_a_pass():
     peak = tracemalloc.get_traced_memory()[1] - before
     tracemalloc.stop()
     assert j.nbytes <= peak <= 1.3 * (j.nbytes + chunk * x.nbytes)
+
+
+def test_what_a_transform_returns_says_what_it_is():
+    def area(x):
+        return np.sum(x * x)
+
+    for transform in (dg.gradient, dg.jacobian, dg.hessian, dg.derivative):
+        name = f"{transform.__name__} of area"
+        d = transform(area)
+        assert d.__name__ == name and name in repr(d) and f"dg.{transform.__name__}" in d.__doc__
+    assert dg.gradient(functools.partial(area)).__name__ == "gradient of partial"

@@ -11,6 +11,7 @@ from .. import random, tree
 from ..arguments import Arguments, argument_numbers, closed, split_result, take_apart
 from ..dual import DualTensor, find_level, new_level, primal_of
 from ..errors import ConversionError, OptionError, ShapeError
+from ..options import choice
 from ..transforms import check_modes_agree, directions_at_once, gradient
 from .coloring import Coloring, Sparse, canonical, scipy_sparse
 from .sets import Table
@@ -66,7 +67,7 @@ def _pattern(g: Callable, arguments: Arguments) -> Sparse:
 
 def sparse_jacobian(
     f: Callable, sparsity: Any = None, *, argnums: int | Sequence[int] = 0,
-    chunk_size: int | None = None, check: bool = True,
+    chunk_size: int | None = None, check: bool | str = True,
 ) -> Callable:  # fmt: skip
     """Return the function that gives the Jacobian of f as a scipy.sparse CSR array.
 
@@ -82,15 +83,15 @@ def sparse_jacobian(
         argnums: which arguments; for a tuple their columns follow one another.
         chunk_size: directions a pass; by default as many as make the tangents of the arguments 4 MB
             (and 128 at most): functions with sparse Jacobians are as fast as their arrays are near.
-        check: with a given sparsity, compare at the first call the product with a random
-            direction with that of the result, for one direction more: a pattern that lacks an entry
-            raises.
+        check: with a given sparsity, compare the product with a random direction with that of the
+            result, for one direction more: a pattern that lacks an entry raises. True does it at
+            the first call, "always" at every call, as f may take other branches later; False never.
 
     For complex x and y it is the derivative along the real axis, as for jacobian.
 
     Raises:
         ShapeError: the sparsity is not (entries of the result, entries of the argument).
-        OptionError: the sparsity given lacks entries.
+        OptionError: the sparsity given lacks entries; no such `check`.
         ConversionError: an argument is a dual of a transform around this one.
         MissingRuleError: SciPy is not installed, or f calls a function without a rule.
 
@@ -105,7 +106,7 @@ def sparse_jacobian(
 
 def sparse_hessian(
     f: Callable, sparsity: Any = None, *, argnums: int | Sequence[int] = 0,
-    chunk_size: int | None = None, check: bool = True,
+    chunk_size: int | None = None, check: bool | str = True,
 ) -> Callable:  # fmt: skip
     """Return the function that gives the Hessian of the scalar f as a scipy.sparse CSR array.
 
@@ -127,6 +128,7 @@ def sparse_hessian(
 
 
 def _sparse(f, given, argnums, chunk_size, check, symmetric, where):
+    choice("check", check, (True, False, "always"))
     if given is not None and not isinstance(given, Coloring):
         given = Coloring(given, symmetric=symmetric)
     if given is not None and given.symmetric and not symmetric:
@@ -152,7 +154,7 @@ def _sparse(f, given, argnums, chunk_size, check, symmetric, where):
         if coloring is None:
             coloring = Coloring(_pattern(g, arguments), symmetric=symmetric)
         probe = None
-        if check and given is not None and not checked:
+        if check and given is not None and (check == "always" or not checked):
             probe = 0.5 + random.uniform(random.Key(0).fold_in("sparse"), (coloring.shape[1],))
         matrix = _matrix(g, arguments, coloring, chunk_size, probe, where)
         checked.append(True)
