@@ -44,6 +44,9 @@ REFUSED: dict[Callable | str, str] = {
     np.unpackbits: "it takes bits",
     np.unravel_index: "it takes places, which are integers",
     np.ravel_multi_index: "it takes places, which are integers",
+    "numpy.char": "it takes text",
+    "numpy.strings": "it takes text",
+    "numpy.polynomial.polynomial": "np.polyval of one variable has one",
     "numpy.lib.recfunctions": "it takes structured arrays, and a dual has no fields",
 }
 
