@@ -358,7 +358,8 @@ def test_memory_of_guided_gradients_is_beside_backprops(tmp_path):
     }
     arrays = [rows[f"local guess, {s}"]["arrays"] for s in ("weight", "activation")]
     assert 0 < min(arrays) and max(arrays) < 0.8 * rows["backprop"]["arrays"]
-    assert rows["local guess, module"]["arrays"] > 3 * max(arrays)  # a tangent for each block
+    # a tangent for each block before the one in hand
+    assert max(arrays) < rows["local guess, module"]["arrays"] < rows["backprop"]["arrays"]
 
 
 @pytest.mark.slow
