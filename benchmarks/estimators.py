@@ -23,9 +23,7 @@ that was interrupted goes on where it stopped.
 """
 
 import argparse
-import json
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ import curves
 import numpy as np
 import timing
 from catalogue import Estimate
+from cells import Cells, Row
 
 import dualgrad as dg
 
@@ -42,7 +41,6 @@ NETWORKS = ("untrained", "trained")
 GROUPS = 10  # of keys, for the standard error of the bias
 SIGMAS = 4
 ROUNDING = 1e-3  # of float32, and of laws that hold for many parameters
-Row = dict[str, Any]
 
 
 # --- figures of one estimator
@@ -156,34 +154,7 @@ def costs(subject: catalogue.Subject, estimates: list[Estimate], options: Any) -
     return {"loss_ms": 1e3 * loss, "cost": cost}
 
 
-# --- cells, each a line of a file
-
-
-class Cells:
-    """Finished cells by their settings, and the file that keeps them, if there is one."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.found: dict[str, Row] = {}
-        if path is not None and path.exists():
-            text = path.read_text()
-            whole = text[: text.rfind("\n") + 1]
-            if whole != text:  # a last line that was cut off
-                path.write_text(whole)
-            lines = [json.loads(line) for line in whole.splitlines()]
-            self.found = {json.dumps(line["settings"]): line for line in lines}
-
-    def get(self, settings: list, make: Callable[[], Row]) -> Row:
-        """Return the cell of these settings, from make() unless it is there."""
-        name = json.dumps(settings)
-        if name not in self.found:
-            self.found[name] = {"settings": settings, **make()}
-            line = json.dumps(self.found[name])
-            print(f"{len(self.found)} {line}", file=sys.stderr)
-            if self.path is not None:
-                with self.path.open("a") as file:
-                    file.write(line + "\n")
-        return self.found[name]
+# --- what is measured
 
 
 def subjects(options: argparse.Namespace) -> dict[str, tuple[catalogue.Subject, float]]:
@@ -208,7 +179,7 @@ def measure(options: argparse.Namespace) -> Row:
 
     Times do not depend on the weights, so the trained network stands for both.
     """
-    cells = Cells(options.cells)
+    cells = Cells(options.cells, ["settings"])
     setting = [options.width, options.batch, options.steps]
     words = options.only.split(",") if options.only else [""]
     chosen = subjects(options)
@@ -218,12 +189,12 @@ def measure(options: argparse.Namespace) -> Row:
         for network, (subject, _) in chosen.items()
     }  # fmt: skip
     timed = [e for _, e in estimates["trained"]]
-    times = cells.get(["time", *setting, options.rounds, [e.name for e in timed]],
+    times = cells.get({"settings": ["time", *setting, options.rounds, [e.name for e in timed]]},
                       lambda: costs(chosen["trained"][0], timed, options))  # fmt: skip
     rows = []
     for network in NETWORKS:
         for group, e in estimates[network]:
-            cell = cells.get([network, e.name, *setting, options.repeats],
+            cell = cells.get({"settings": [network, e.name, *setting, options.repeats]},
                              lambda e=e: sample(e, options.repeats))  # fmt: skip
             rows.append({
                 "network": network, "group": group, "name": e.name, "passes": e.passes,

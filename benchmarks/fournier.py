@@ -20,18 +20,20 @@ Source: Fournier, Rivaud, Belilovsky, Eickenberg and Oyallon 2023, arXiv 2306.06
 """
 
 import argparse
+import functools
 import importlib
-import json
 import math
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import memory
 import numpy as np
 import timing
+from cells import Cells, Row
 
 import dualgrad as dg
 
@@ -47,7 +49,6 @@ HELD_OUT = 2000
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student, n - 1 = 1, 2, ...
 SCALE = ("width", "blocks", "aux", "examples", "batch_size", "epochs", "search")
 QUICK = {"width": 1 / 16, "examples": 128, "batch_size": 32, "epochs": 1, "search": 1, "seeds": 1}
-Row = dict[str, Any]
 
 
 # --- one run
@@ -133,8 +134,11 @@ def search(cell: Row, options: argparse.Namespace, data: Row) -> Row:
     return {"rate": first * FACTOR**best, "tried": losses}
 
 
-def measure(cell: Row, seed: int | None, rate: float, options: Any, data: Row) -> Row:
-    """Return the line of a search (seed None) or of a run."""
+def measure(
+    cell: Row, seed: int | None, rate: float, options: Any, images: Callable[[], Row]
+) -> Row:
+    """Return what the line of a search (seed None) or of a run adds to its settings."""
+    data = images()
     start = time.perf_counter()
     if seed is None:
         found = search(cell, options, data)
@@ -174,42 +178,18 @@ def wanted(options: argparse.Namespace) -> list[Row]:
     return [BACKPROP, LOCAL, *(cell for cell in grid if cell != LOCAL)]
 
 
-def identity(row: Row) -> str:
-    names = ("target", "guess", "space", "seed", *SCALE)
-    return json.dumps([row[name] for name in names])
-
-
-def finished(path: Path | None) -> dict[str, Row]:
-    """Return the lines that a file holds; a last one that was cut off is cut away."""
-    if path is None or not path.exists():
-        return {}
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole)
-    rows = [json.loads(line) for line in whole.splitlines()]
-    return {identity(row): row for row in rows}
-
-
 def run(options: argparse.Namespace) -> list[Row]:
     """Return searches and runs of all cells, those of the file and those made now."""
-    found, results = finished(options.cells), []
-    data: Row = {}
+    known = Cells(options.cells, ("target", "guess", "space", "seed", *SCALE))
+    images = functools.cache(lambda: load(options))  # not where all cells are there
     scale = {name: getattr(options, name) for name in SCALE}
-    cells = wanted(options)
+    cells, results = wanted(options), []
     for number, cell in enumerate(cells):
         rate = 0.0
         for seed in (None, *range(options.seeds)):
+            make = functools.partial(measure, cell, seed, rate, options, images)
             row = {**cell, "seed": seed, **scale}
-            if identity(row) not in found:
-                data = data or load(options)
-                row |= measure(cell, seed, rate, options, data)
-                found[identity(row)] = row
-                print(f"{number + 1}/{len(cells)} {json.dumps(row)}", file=sys.stderr, flush=True)
-                if options.cells:
-                    with options.cells.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
-            results.append(found[identity(row)])
+            results.append(known.get(row, make, f"{number + 1}/{len(cells)}"))
             rate = results[-1]["rate"]
     return results
 

@@ -18,22 +18,20 @@ Source: Fluegel, Coquelin, Debus, Goetz and Streit 2024, arXiv 2410.17764, secti
 """
 
 import argparse
-import json
-import sys
+import functools
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import timing
+from cells import Cells, Row
 
 import dualgrad as dg
 
 RATES = tuple(float(f"{10 ** (-i / 2):.2g}") for i in range(13))
 SEARCH = 5  # seeds that judge a rate
 BLOCK = 1 << 17  # numbers of directions drawn at a time
-Cell = dict[str, Any]
 
 
 # --- functions of x (..., n)
@@ -109,7 +107,7 @@ def gradients(function: Callable, x: np.ndarray) -> np.ndarray:
     return dg.gradient(lambda x: np.sum(function(x)), mode="reverse")(x)
 
 
-def descend(cell: Cell, rates: np.ndarray, seeds: int, key: dg.Key) -> np.ndarray:
+def descend(cell: Row, rates: np.ndarray, seeds: int, key: dg.Key) -> np.ndarray:
     """Return how far above the minimum each run ends, (seeds, rates); inf for one that diverges."""
     problem, n, k = PROBLEMS[cell["function"]], cell["n"], cell["k"]
     x = np.full((seeds, len(rates), n), float(problem.rest))
@@ -133,7 +131,7 @@ def descend(cell: Cell, rates: np.ndarray, seeds: int, key: dg.Key) -> np.ndarra
     return found
 
 
-def measure(cell: Cell, seeds: int) -> Cell:
+def measure(cell: Row, seeds: int) -> Row:
     """Return the cell with its best rate and what that gives on seeds of its own."""
     start = time.perf_counter()
     seeds, search = (seeds, SEARCH) if cell["k"] else (1, 1)  # the gradient knows no chance
@@ -152,7 +150,7 @@ def measure(cell: Cell, seeds: int) -> Cell:
 # --- cells, each a line of a file
 
 
-def wanted(options: argparse.Namespace) -> list[Cell]:
+def wanted(options: argparse.Namespace) -> list[Row]:
     cells = []
     for name in options.functions:
         problem = PROBLEMS[name]
@@ -167,43 +165,24 @@ def wanted(options: argparse.Namespace) -> list[Cell]:
     return cells
 
 
-def identity(cell: Cell, seeds: int) -> tuple:
-    return (*(cell[name] for name in ("function", "n", "method", "k", "steps")), seeds)
-
-
-def finished(path: Path | None) -> dict[tuple, Cell]:
-    """Return the cells that a file holds; a last line that was cut off is cut away."""
-    if path is None or not path.exists():
-        return {}
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole)
-    cells = [json.loads(line) for line in whole.splitlines()]
-    return {identity(cell, cell["seeds"]): cell for cell in cells}
-
-
-def run(options: argparse.Namespace) -> list[Cell]:
+def run(options: argparse.Namespace) -> list[Row]:
     """Return all cells, those of the file and the ones that are measured now."""
-    found, cells = finished(options.cells), wanted(options)
-    results = []
-    for number, cell in enumerate(cells):
-        name = identity(cell, options.seeds)
-        if name not in found:
-            found[name] = measure(cell, options.seeds) | {"seeds": options.seeds}
-            line = json.dumps(found[name])
-            print(f"{number + 1}/{len(cells)} {line}", file=sys.stderr)
-            if options.cells:
-                with options.cells.open("a") as file:
-                    file.write(line + "\n")
-        results.append(found[name])
-    return results
+    known = Cells(options.cells, ("function", "n", "method", "k", "steps", "seeds"))
+    cells = wanted(options)
+    return [
+        known.get(
+            {**cell, "seeds": options.seeds},
+            functools.partial(measure, cell, options.seeds),
+            f"{number + 1}/{len(cells)}",
+        )
+        for number, cell in enumerate(cells)
+    ]
 
 
 # --- what is shown
 
 
-def label(cell: Cell) -> str:
+def label(cell: Row) -> str:
     return f"{cell['method']} k={cell['k']}" if cell["k"] else cell["method"]
 
 
@@ -211,7 +190,7 @@ def shown(x: float | None) -> str:
     return "inf" if x is None else f"{x:.2g}"
 
 
-def labels_of(group: list[Cell]) -> list[str]:
+def labels_of(group: list[Row]) -> list[str]:
     """Return the methods of some cells in order: the gradient, then each by its k."""
     order = ["gradient", *ESTIMATES]
     return list(dict.fromkeys(
@@ -219,14 +198,14 @@ def labels_of(group: list[Cell]) -> list[str]:
     ))  # fmt: skip
 
 
-def by_function(cells: list[Cell]) -> dict[str, list[Cell]]:
-    found: dict[str, list[Cell]] = {}
+def by_function(cells: list[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
     for cell in cells:
         found.setdefault(cell["function"], []).append(cell)
     return found
 
 
-def show(cells: list[Cell]) -> None:
+def show(cells: list[Row]) -> None:
     """Print for each function the medians, and the rates they were reached with."""
     for name, group in by_function(cells).items():
         labels = labels_of(group)
@@ -239,7 +218,7 @@ def show(cells: list[Cell]) -> None:
             print(timing.table(["n", *labels], rows, 9))
 
 
-def draw(figure: Any, cells: list[Cell]) -> None:
+def draw(figure: Any, cells: list[Row]) -> None:
     """Draw the median over n where no seed diverged; bars are the lowest and highest seed."""
     groups = by_function(cells)
     colours = ("tab:blue", "tab:green", "tab:orange", "tab:red", "tab:purple", "tab:brown")

@@ -1,19 +1,14 @@
 """examples/cifar10.py: every model and method, resuming, and what users get wrong."""
 
-import importlib
-import importlib.util
-import json
 import signal
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from example_case import assert_same_tensors, loaded, runner
 from safetensors.numpy import load_file
 
 import dualgrad as dg
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = ("--width", 0.0625, "--batch-size", 4)
 
 
@@ -32,36 +27,16 @@ def pictures():
 @pytest.fixture
 def script(monkeypatch):
     """The modules (cifar10, trainer), on the small data unless a folder is given."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     load = dg.datasets.cifar10
     monkeypatch.setattr(dg.datasets, "cifar10", lambda d=None: load(d) if d else pictures())
-    trainer = importlib.import_module("trainer")
-    spec = importlib.util.spec_from_file_location("example_cifar10", EXAMPLES / "cifar10.py")
-    cifar10 = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(cifar10)
-    yield cifar10, trainer
-    sys.modules.pop("trainer")
+    with loaded("cifar10", monkeypatch) as modules:
+        yield modules
 
 
 @pytest.fixture
 def train(script, tmp_path):
     """train(*options) runs the script and returns (exit code, what --json wrote or None)."""
-
-    def run(*options):
-        cifar10, trainer = script
-        path = tmp_path / "summary.json"
-        path.unlink(missing_ok=True)
-        code = trainer.run(cifar10.main, [*map(str, (*SMALL, *options)), "--json", str(path)])
-        return code, json.loads(path.read_text()) if path.exists() else None
-
-    return run
-
-
-def assert_same_tensors(one, other):
-    a, b = load_file(one), load_file(other)
-    assert sorted(a) == sorted(b) and a
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], strict=True)
+    return runner(script, tmp_path, *SMALL)
 
 
 # --- what a run gives

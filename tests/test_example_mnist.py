@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from example_case import EXAMPLES, assert_same_tensors, loaded, runner
 from safetensors.numpy import load_file
 
 import dualgrad as dg
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 data = importlib.import_module("dualgrad.datasets.mnist")
 
 # Runs the script on packaged images, never the network, and may stop for ever before a batch.
@@ -51,37 +51,17 @@ def subset():
 @pytest.fixture
 def script(monkeypatch, subset):
     """The modules (mnist, trainer), on the small data unless a folder is given."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.delenv("DUALGRAD_DATA", raising=False)
     load = dg.datasets.mnist
     monkeypatch.setattr(dg.datasets, "mnist", lambda d=None: load(d) if d else subset)
-    trainer = importlib.import_module("trainer")
-    spec = importlib.util.spec_from_file_location("example_mnist", EXAMPLES / "mnist.py")
-    mnist = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(mnist)
-    yield mnist, trainer
-    sys.modules.pop("trainer")
+    with loaded("mnist", monkeypatch) as modules:
+        yield modules
 
 
 @pytest.fixture
 def train(script, tmp_path):
     """train(*options) runs the script and returns (exit code, what --json wrote or None)."""
-
-    def run(*options):
-        mnist, trainer = script
-        path = tmp_path / "summary.json"
-        path.unlink(missing_ok=True)
-        code = trainer.run(mnist.main, [*map(str, options), "--json", str(path)])
-        return code, json.loads(path.read_text()) if path.exists() else None
-
-    return run
-
-
-def assert_same_tensors(one, other):
-    a, b = load_file(one), load_file(other)
-    assert sorted(a) == sorted(b) and a
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], strict=True)
+    return runner(script, tmp_path)
 
 
 # --- what a run gives

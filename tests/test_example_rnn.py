@@ -1,49 +1,29 @@
 """examples/rnn.py: the task, the estimate of its gradient, its memory, runs and their resuming."""
 
-import importlib
-import importlib.util
 import itertools
-import json
 import signal
-import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from example_case import assert_same_tensors, loaded, runner
 
 import dualgrad as dg
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = ("--length", 4, "--units", 6, "--alphabet", 4, "--steps", 12, "--directions", 2)
 
 
 @pytest.fixture
 def script(monkeypatch):
     """The modules (rnn, trainer)."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    trainer = importlib.import_module("trainer")
-    spec = importlib.util.spec_from_file_location("example_rnn", EXAMPLES / "rnn.py")
-    rnn = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "example_rnn", rnn)  # where dataclasses look a module up
-    spec.loader.exec_module(rnn)
-    yield rnn, trainer
-    sys.modules.pop("trainer")
+    with loaded("rnn", monkeypatch) as modules:
+        yield modules
 
 
 @pytest.fixture
 def train(script, tmp_path):
     """train(*options) runs the script and returns (exit code, what --json wrote or None)."""
-
-    def run(*options):
-        rnn, trainer = script
-        path = tmp_path / "summary.json"
-        path.unlink(missing_ok=True)
-        code = trainer.run(rnn.main, [*map(str, options), "--json", str(path)])
-        return code, json.loads(path.read_text()) if path.exists() else None
-
-    return run
+    return runner(script, tmp_path)
 
 
 def network(rnn, length, *, symbols=2, alphabet=3, units=5):
@@ -218,10 +198,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(train, script, monkeypatch, 
     code, summary = train(*small, *options, "--checkpoint", cut, "--resume")
     assert code == 0 and summary["steps"] == 12
     assert summary["test_loss"] == expected["test_loss"]
-    a, b = load_file(whole), load_file(cut)
-    assert sorted(a) == sorted(b) and a
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], strict=True)
+    assert_same_tensors(whole, cut)
 
 
 @pytest.mark.parametrize(
