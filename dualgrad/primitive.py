@@ -11,7 +11,7 @@ Tangents and cotangents have shape (k, *shape of what they belong to).
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from .dual import (
     read_only,
     trace_of,
 )
-from .kernels.select import select
+from .partials import conjugate, moved, split_infinities, times
 
 
 class Node:
@@ -217,72 +217,6 @@ def unbroadcast(ct: Array, shape: tuple[int, ...]) -> Array:
     return np.reshape(np.sum(ct, axis=axes), (ct.shape[0], *shape)) if axes else ct
 
 
-class Share(NamedTuple):
-    """A partial that selects where mask is true and divides what is selected among `count` ties."""
-
-    mask: Array
-    count: Array
-
-
-class Guarded(NamedTuple):
-    """A partial that is not defined where mask is true: NaN there, but 0 for a tangent of 0."""
-
-    partial: Array
-    mask: Array
-
-    def parts(self) -> tuple["Guarded", Array]:
-        """Return the partial with 0 where it is infinite, and the signs of those infinities."""
-        infinite = self.mask & np.isinf(self.partial)
-        slope = primal_of(self.partial)
-        signs = 1 if slope.dtype.kind == "c" else np.sign(slope)
-        finite = Guarded(np.where(infinite, 0, self.partial), self.mask & ~infinite)
-        return finite, np.where(infinite, signs, np.zeros(1, slope.dtype))
-
-
-def _split_infinities(residuals: Any) -> tuple[Any, Any]:
-    """Return the residuals of an elementwise primitive in two, as `Guarded.parts` has them.
-
-    The second is None where no partial is guarded.
-    """
-    ps, arguments, ndim = residuals
-    if not any(type(p) is Guarded for p in ps):
-        return residuals, None
-    split = [p.parts() if type(p) is Guarded else (p, None) for p in ps]
-    return ([p for p, _ in split], arguments, ndim), ([s for _, s in split], arguments, ndim)
-
-
-def times(partial: Any, t: Array) -> Array:
-    """Return partial * t; boolean partials select, so that 0 * inf never makes a NaN."""
-    if type(partial) is int and abs(partial) == 1:
-        return t if partial == 1 else -t
-    dtype = getattr(partial, "dtype", None)
-    if dtype is not None:
-        return partial * t if dtype.kind != "b" else _select(partial, t)
-    if type(partial) is Share:
-        return _select(partial.mask, t) / partial.count
-    if type(partial) is Guarded:
-        return np.where(partial.mask & (t == 0), 0, partial.partial) * t
-    return partial * t
-
-
-def moved(partial: Any, t: Array) -> Array:
-    """Return partial * t as a new array: y = x + c must not share x's tangent, y may be written."""
-    return np.copy(t) if type(partial) is int and partial == 1 else times(partial, t)
-
-
-def _select(mask: Array, t: Array) -> Array:
-    return np.where(mask, t, 0) if type(t) is DualTensor else select(np.asarray(mask), t)
-
-
-def _conjugate(partial: Any) -> Any:
-    """Return the partial of the transpose: <u, p t> = <conj(p) u, t> under Re(sum(conj(u) v))."""
-    if isinstance(partial, complex):
-        return partial.conjugate()
-    if type(partial) is Guarded:
-        return Guarded(np.conj(partial.partial), partial.mask)
-    return np.conj(partial) if getattr(partial, "dtype", np.dtype(float)).kind == "c" else partial
-
-
 def _as_argument(ct: Array, kind: str) -> Array:
     """Return the cotangent of a real argument: the real part of a complex one."""
     return np.real(ct) if kind != "c" and ct.dtype.kind == "c" else ct
@@ -372,7 +306,7 @@ def elementwise(function: Callable, *partials: Callable | None, name: str = "",
                 out.append(None)
                 continue
             shape, dtype = argument
-            term = times(_conjugate(p), ct)
+            term = times(conjugate(p), ct)
             out.append(_as_argument(unbroadcast(term, shape), dtype.kind))
         return out
 
@@ -380,7 +314,7 @@ def elementwise(function: Callable, *partials: Callable | None, name: str = "",
     fast = make and make(function, partials, name or function.__name__, fused)
     primitive = Primitive(name or function.__name__, function, residuals, push, pull, fast=fast,
                           kind="elementwise")  # fmt: skip
-    primitive.split = _split_infinities
+    primitive.split = split_infinities
     return primitive
 
 
@@ -516,9 +450,9 @@ def bilinear(function: Callable, left: Callable, right: Callable, left_t: Callab
         a, b, active, a_shape, b_shape, a_kind, b_kind = residuals
         cta = ctb = None
         if active[0]:
-            cta = _as_argument(left_t(ct, _conjugate(b), a_shape, **params), a_kind)
+            cta = _as_argument(left_t(ct, conjugate(b), a_shape, **params), a_kind)
         if active[1]:
-            ctb = _as_argument(right_t(_conjugate(a), ct, b_shape, **params), b_kind)
+            ctb = _as_argument(right_t(conjugate(a), ct, b_shape, **params), b_kind)
         return [cta, ctb]
 
     return Primitive(name or function.__name__, function, residuals, push, pull, kind="bilinear")
@@ -541,7 +475,7 @@ def reduction(function: Callable, weight: Callable, *, name: str = "") -> Primit
     def pull(residuals, ct, axis, keepdims):
         w, shape, kind = residuals
         wide = np.broadcast_to(ct if keepdims else np.expand_dims(ct, axis), (len(ct), *shape))
-        return [_as_argument(times(_conjugate(w), wide), kind)]
+        return [_as_argument(times(conjugate(w), wide), kind)]
 
     return Primitive(name or function.__name__, function, residuals, push, pull, kind="reduction")
 

@@ -15,7 +15,7 @@ FLOORS = [
     {"kernels"},
     {"errors", "foreign", "level", "dual", "tree", "operations", "methods", "options"}
     | {"array_api", "array_fft", "array_functions", "array_linalg"},
-    {"random", "primitive", "trace"},
+    {"random", "partials", "primitive", "trace"},
     {"ops", "special"},
     {"structured"},
     {

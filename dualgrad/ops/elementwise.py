@@ -13,9 +13,8 @@ import numpy as np
 from ..dual import primal_of
 from ..kernels import elementwise as kernels
 from ..operations import implements
+from ..partials import Guarded, Share
 from ..primitive import (
-    Guarded,
-    Share,
     align,
     check_levels,
     constant,

@@ -13,7 +13,7 @@ from ..operations import implements
 from ..options import choice, pair
 from ..primitive import Primitive, custom, elementwise, linear
 from . import products, reductions
-from .products import _array
+from .results import array
 
 
 def public(function):
@@ -50,7 +50,7 @@ def _logistic(x):
 @public
 def relu(x: Array) -> Array:
     """Return max(x, 0) entry by entry; the slope at 0 is 0."""
-    return _relu(_array(x))
+    return _relu(array(x))
 
 
 @public
@@ -62,7 +62,7 @@ def tanh(x: Array) -> Array:
 @public
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)) entry by entry."""
-    return _sigmoid(_array(x))
+    return _sigmoid(array(x))
 
 
 @public
@@ -71,7 +71,7 @@ def gelu(x: Array) -> Array:
 
     Source: Hendrycks, Gimpel 2016, arXiv 1606.08415, section 2.
     """
-    x = _array(x)
+    x = array(x)
     return 0.5 * x * (1 + _erf(x * math.sqrt(0.5)))
 
 
@@ -101,7 +101,7 @@ def _softmax_turn(y, t):
 
 
 def _over_axis(primitive, x, axis):
-    x = _array(x)
+    x = array(x)
     if axis in (-1, x.ndim - 1):
         return primitive(x)
     return np.moveaxis(primitive(np.moveaxis(x, axis, -1)), -1, axis)
@@ -158,7 +158,7 @@ def cross_entropy(logits: Array, labels: Array, reduction: str = "mean") -> Arra
         ShapeError: shapes do not fit. OptionError: labels are not integers, or an unknown
             reduction.
     """
-    logits, labels = _array(logits), np.asarray(primal_of(labels))
+    logits, labels = array(logits), np.asarray(primal_of(labels))
     if labels.dtype.kind not in "iu":
         raise OptionError(f"cross_entropy: labels of dtype {labels.dtype}; give integer classes.")
     if labels.shape != logits.shape[:-1] or logits.ndim == 0:
@@ -172,7 +172,7 @@ def cross_entropy(logits: Array, labels: Array, reduction: str = "mean") -> Arra
 @public
 def mse(prediction: Array, target: Array, reduction: str = "mean") -> Array:
     """Return the mean of (prediction - target)**2, or with reduction="none" the squares."""
-    prediction, target = _array(prediction), _array(target)
+    prediction, target = array(prediction), array(target)
     if prediction.shape != target.shape:
         raise ShapeError(
             f"mse: prediction {prediction.shape} and target {target.shape} differ. Reshape one of "
@@ -190,7 +190,7 @@ def _reduced(losses, reduction, name):
 
 
 def _windows(x, size, name):
-    x, size = _array(x), pair(name, "size", size)
+    x, size = array(x), pair(name, "size", size)
     if x.ndim != 4 or x.shape[1] < size[0] or x.shape[2] < size[1]:
         raise ShapeError(
             f"{name}: x {x.shape} with windows {size}. Give images (N, height, width, channels) at "

@@ -7,7 +7,7 @@ import numpy as np
 from ..dual import TRACES, Array, DualTensor, primal_of, trace_of
 from ..kernels import normalise as kernels
 from ..primitive import Node, Primitive, align, unbroadcast
-from .products import _array
+from .results import array
 from .structural import negative_axes
 
 
@@ -73,7 +73,7 @@ def normalise(x: Array, axes: tuple[int, ...], eps: float) -> Array:
 
     Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), section 3, for the derivative.
     """
-    x = _array(x)
+    x = array(x)
     return _normalise(x, axes=negative_axes(axes, x.ndim), eps=eps)
 
 
@@ -86,7 +86,7 @@ def normalise_with_statistics(
     """
     if TRACES and (trace := trace_of((x,))) is not None:
         return trace.record(normalise_with_statistics, (x, axes, eps), {})
-    x = _array(x)
+    x = array(x)
     axes = negative_axes(axes, x.ndim)
     found = _with_tangents(x, axes, eps)
     if found is not None:

@@ -9,7 +9,7 @@ from ..dual import primal_of
 from ..operations import implements
 from ..primitive import custom, elementwise
 from .results import array, deliver, is_dual
-from .structural import negative_axis
+from .structural import cumulative
 
 # --- products of all entries up to each
 
@@ -62,13 +62,7 @@ _cumprod = custom(
 )
 
 
-@implements(np.cumprod)
-def cumprod(a, axis=None, dtype=None, out=None):
-    a = array(a)
-    if axis is None:
-        a, axis = np.ravel(a), 0
-    a = np.atleast_1d(a if dtype is None else np.astype(a, dtype))
-    return deliver(_cumprod(a, axis=negative_axis(axis, a.ndim)), out)
+implements(np.cumprod)(cumulative(_cumprod))
 
 
 def _cumulative(function, first):

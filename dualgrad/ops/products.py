@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..dual import Array, DualTensor
+from ..dual import Array
 from ..errors import OptionError, ShapeError
 from ..kernels import conv
 from ..operations import implements
@@ -54,13 +54,9 @@ matmul_core = bilinear(
 )
 
 
-def _array(x: Array) -> Array:
-    return x if type(x) is DualTensor else np.asarray(x)
-
-
 @implements(np.matmul, np.linalg.matmul)
 def matmul(x1, x2):
-    a, b = _array(x1), _array(x2)
+    a, b = array(x1), array(x2)
     if a.ndim >= 2 and b.ndim >= 2:
         return matmul_core(a, b)
     if not a.ndim or not b.ndim:
@@ -95,7 +91,7 @@ def vdot(a, b):
 
 @implements(np.vecdot, np.linalg.vecdot)
 def vecdot(x1, x2, axis=-1):
-    x1, x2 = _array(x1), _array(x2)
+    x1, x2 = array(x1), array(x2)
     if x1.shape[axis] != x2.shape[axis]:
         raise ShapeError(
             f"vecdot: axis {axis} has length {x1.shape[axis]} in x1 {x1.shape} and "
@@ -108,11 +104,11 @@ if hasattr(np, "matvec"):  # NumPy 2.2 and later
 
     @implements(np.matvec)
     def matvec(x1, x2):
-        return np.matmul(x1, _array(x2)[..., None])[..., 0]
+        return np.matmul(x1, array(x2)[..., None])[..., 0]
 
     @implements(np.vecmat)
     def vecmat(x1, x2):
-        return np.matmul(np.conj(_array(x1))[..., None, :], x2)[..., 0, :]
+        return np.matmul(np.conj(array(x1))[..., None, :], x2)[..., 0, :]
 
 
 @implements(np.outer, np.linalg.outer)
@@ -133,7 +129,7 @@ def kron(a, b):
 
 @implements(np.tensordot, np.linalg.tensordot)
 def tensordot(a, b, axes=2):
-    a, b = _array(a), _array(b)
+    a, b = array(a), array(b)
     if np.ndim(axes) == 0:
         axes_a, axes_b = list(range(a.ndim - axes, a.ndim)), list(range(axes))
     else:
@@ -255,7 +251,7 @@ def _parse_einsum(operands):
         if len(operands) % 2:
             spec += "->" + spell(operands[-1])
         operands = (spec, *operands[0 : len(operands) // 2 * 2 : 2])
-    spec, arrays = operands[0].replace(" ", ""), [_array(x) for x in operands[1:]]
+    spec, arrays = operands[0].replace(" ", ""), [array(x) for x in operands[1:]]
     left, arrow, output = spec.partition("->")
     inputs = left.split(",")
     if len(inputs) != len(arrays):
@@ -379,7 +375,7 @@ def conv2d(x: Array, w: Array, *, stride=1, padding=0, dilation=1, groups: int =
     Raises:
         ShapeError: ranks, channels, groups or sizes do not fit. OptionError: an unknown padding.
     """
-    x, w = _array(x), _array(w)
+    x, w = array(x), array(w)
     return conv2d_core(x, w, **canonical_window(x, w, stride, padding, dilation, groups))
 
 

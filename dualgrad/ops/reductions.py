@@ -6,7 +6,8 @@ import numpy as np
 
 from ..dual import primal_of
 from ..operations import METHODS, implements
-from ..primitive import Share, constant, reduction
+from ..partials import Share
+from ..primitive import constant, reduction
 from .lengths import length, square_of
 from .results import array, deliver
 from .structural import chosen, negative_axes

@@ -275,13 +275,20 @@ def chosen(a, where, otherwise):
     return np.where(np.broadcast_to(primal_of(where), a.shape), a, otherwise)
 
 
-@implements(np.cumsum)
-def cumsum(a, axis=None, dtype=None, out=None):
-    a = array(a)
-    if axis is None:
-        a, axis = np.ravel(a), 0
-    a = np.atleast_1d(a if dtype is None else np.astype(a, dtype))
-    return deliver(_cumsum(a, axis=negative_axis(axis, a.ndim)), out)
+def cumulative(primitive):
+    """Return the rule of np.cumsum or np.cumprod, given what runs along one axis."""
+
+    def rule(a, axis=None, dtype=None, out=None):
+        a = array(a)
+        if axis is None:
+            a, axis = np.ravel(a), 0
+        a = np.atleast_1d(a if dtype is None else np.astype(a, dtype))
+        return deliver(primitive(a, axis=negative_axis(axis, a.ndim)), out)
+
+    return rule
+
+
+implements(np.cumsum)(cumulative(_cumsum))
 
 
 @implements(np.diff)

@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 
 from .. import special as sp
-from ..dual import Array, DualTensor, find_level, primal_of
+from ..dual import Array, find_level, primal_of
 from ..errors import MissingRuleError
 from ..ops import reductions
+from ..ops.results import array
 from . import bessel, elementary, gammas
 from .rules import unknown
-
-
-def _array(x: Any) -> Array:
-    return x if type(x) is DualTensor else np.asarray(x)
 
 
 def logsumexp(
@@ -34,7 +31,7 @@ def logsumexp(
         return_sign: return (log|sum|, sign of the sum), the sign as a plain array where it is
             real; without it the logarithm of a negative sum is NaN.
     """
-    a = _array(a)
+    a = array(a)
     if find_level([a, b]) is None:
         return sp.scipy_special().logsumexp(a, axis, b, keepdims, return_sign)
     if a.dtype.kind not in "fc":
@@ -46,7 +43,7 @@ def logsumexp(
             if return_sign
             else log
         )
-    return _signed_logsumexp(a, axis, 1.0 if b is None else _array(b), keepdims, return_sign)
+    return _signed_logsumexp(a, axis, 1.0 if b is None else array(b), keepdims, return_sign)
 
 
 def _weighted(a: Array, b: Any) -> Array:
@@ -74,7 +71,7 @@ def _signed_logsumexp(a: Array, axis: Any, b: Array, keepdims: bool, return_sign
 
 def softmax(x: Array, axis: Any = None) -> Array:
     """Return exp(x) / sum(exp(x)) over an axis, a tuple of axes, or (None) all of x."""
-    x = _array(x)
+    x = array(x)
     if find_level([x]) is None:
         return sp.scipy_special().softmax(x, axis)
     return np.exp(log_softmax(x, axis))
@@ -82,7 +79,7 @@ def softmax(x: Array, axis: Any = None) -> Array:
 
 def log_softmax(x: Array, axis: Any = None) -> Array:
     """Return x - logsumexp(x) over an axis, a tuple of axes, or (None) all of x."""
-    x = _array(x)
+    x = array(x)
     if find_level([x]) is None:
         return sp.scipy_special().log_softmax(x, axis)
     return x - logsumexp(x, axis, keepdims=True)
@@ -95,7 +92,7 @@ def polygamma(n: Array, x: Array) -> Array:
     """
     if find_level([n]) is not None:
         unknown("polygamma", "n, the order")()
-    return gammas.polygamma(_array(n), _array(x))
+    return gammas.polygamma(array(n), array(x))
 
 
 def multigammaln(a: Array, d: int) -> Array:
@@ -116,12 +113,12 @@ def zeta(x: Array, q: Array | None = None, out: Any = None) -> Array:
 
 def sinc(x: Array) -> Array:
     """Return sin(pi x) / (pi x), 1 at 0, smooth there at every order."""
-    return elementary.sinc(_array(x))
+    return elementary.sinc(array(x))
 
 
 def softplus(x: Array) -> Array:
     """Return log(1 + exp(x)); the slope is expit(x)."""
-    return -sp.log_expit(-_array(x))
+    return -sp.log_expit(-array(x))
 
 
 def _without_rule(name: str) -> Callable:

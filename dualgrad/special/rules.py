@@ -17,7 +17,8 @@ from .. import special as sp
 from ..dual import Array, DualTensor, new_level
 from ..errors import MissingRuleError
 from ..operations import Operation
-from ..primitive import Guarded, Primitive, constant, elementwise
+from ..partials import Guarded
+from ..primitive import Primitive, constant, elementwise
 
 
 def rows(family: Any, scipy_special: Any) -> dict[Callable, Operation]:

@@ -5,7 +5,6 @@ entries of a vector: panel c of a matrix is the vector of its K * 16 entries wit
 """
 
 import hashlib
-from collections.abc import Sequence
 
 import numpy as np
 from llvmlite import ir
@@ -105,11 +104,6 @@ def draw_stage(kind: int, *, words: int, table: np.ndarray) -> np.ndarray:
     row = np.zeros(FIELDS, np.int64)
     row[:4] = [kind, len(table), words, table.ctypes.data]
     return row
-
-
-def draw_scratch(leaves: Sequence[np.ndarray] | np.ndarray, itemsize: int) -> int:
-    """Return the bytes of scratch that a chunk of `draw_stage` needs: none."""
-    return 0
 
 
 @jit
