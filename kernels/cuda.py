@@ -1,0 +1,176 @@
+"""The one place that meets CuPy: what is missing, sources compiled at first use, launches counted.
+
+A family's CUDA source is text beside its gpu.py, compiled by NVRTC when a kernel of it is first
+launched, once for each dtype. What the compiler sees is one string, common.cuh and then the
+family's own files: CuPy's cache on disk knows a program by its text, and would not see that an
+included file has changed.
+"""
+
+import ctypes
+import functools
+import importlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+# REAL, what arrays hold, and ACC, what is computed in.
+TYPES = {"float16": ("__half", "float"), "float32": ("float",) * 2, "float64": ("double",) * 2}
+MOST_BLOCKS = 1 << 16  # of a kernel whose threads go through the entries in strides
+
+launches = 0  # of this module's kernels in this process: a step's launches are a difference
+
+
+def missing() -> str:
+    """Return "" where CuPy and a device are there, else what is missing and how to get it."""
+    try:
+        module = cupy()
+    except ModuleNotFoundError:
+        version = _driver_version()
+        if not version:
+            return (
+                "no NVIDIA driver was found (libcuda.so.1). Install it, or leave the CPU in place."
+            )
+        wheel = "cupy-cuda13x" if version >= 13 else "cupy-cuda12x"
+        return f'CuPy is not installed. Run: python -m pip install "{wheel}[ctk]"'
+    if not module.cuda.is_available():
+        return "CuPy is installed, and finds no NVIDIA device. See what nvidia-smi says."
+    return ""
+
+
+def _driver_version() -> int:
+    """Return the newest CUDA that the driver serves, 12 or 13, or 0 without a driver."""
+    version = ctypes.c_int(0)
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return 0
+    return version.value // 1000
+
+
+@functools.cache
+def cupy() -> Any:
+    """Return CuPy, imported at the first call.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    return importlib.import_module("cupy")
+
+
+def empty(shape: Sequence[int], dtype: Any) -> Any:
+    """Return a device array of a shape and dtype, its entries not set."""
+    return cupy().empty(tuple(shape), dtype)
+
+
+def zeros(shape: Sequence[int], dtype: Any) -> Any:
+    """Return a device array of zeros."""
+    return cupy().zeros(tuple(shape), dtype)
+
+
+def contiguous(x: Any) -> Any:
+    """Return x, or a copy of it whose rows follow one another in memory."""
+    return cupy().ascontiguousarray(x)
+
+
+def blocks(n: int, threads: int) -> int:
+    """Return how many blocks cover n entries, at most MOST_BLOCKS: then threads go in strides."""
+    return min(-(-n // threads), MOST_BLOCKS)
+
+
+class Source:
+    """The CUDA source of a family, and its kernels.
+
+    Args:
+        name: of the family: kernels/name/name.cu; or "family/file" for kernels/family/file.cu.
+        dtypes: what an instance is compiled for; None for a source that has no REAL.
+        parts: files under kernels/ whose text comes between common.cuh and the source.
+    """
+
+    def __init__(
+        self, name: str, *, dtypes: Sequence[str] | None = tuple(TYPES), parts: Sequence[str] = ()
+    ) -> None:
+        self.name = name
+        self.dtypes = dtypes
+        self.parts = parts
+        self._modules: dict[str | None, Any] = {}
+        self._kernels: dict[tuple[str, str | None], Any] = {}
+        SOURCES.append(self)
+
+    def code(self) -> str:
+        """Return the text that is compiled."""
+        family, _, file = self.name.partition("/")
+        names = ("common.cuh", *self.parts, f"{family}/{file or family}.cu")
+        return "".join(f'#line 1 "{name}"\n{(FOLDER / name).read_text()}\n' for name in names)
+
+    def options(self, dtype: str | None) -> tuple[str, ...]:
+        """Return the compiler's options for an instance."""
+        if dtype is None:
+            return ("-std=c++17",)
+        real, accumulator = TYPES[dtype]
+        half = ("-DHALF",) if real == "__half" else ()
+        return ("-std=c++17", f"-DREAL={real}", f"-DACC={accumulator}", *half)
+
+    def launch(
+        self, kernel: str, dtype: Any, grid: int | tuple[int, ...], block: int | tuple[int, ...],
+        *arguments: Any,
+    ) -> None:  # fmt: skip
+        """Start a kernel on the current stream; nothing where the grid is empty.
+
+        Args:
+            kernel: its name in the source.
+            dtype: of the instance, None for a source without REAL.
+            grid, block: blocks and threads, up to three numbers each.
+            arguments: C-contiguous CuPy arrays, None for a null pointer, ints (i64 in the source)
+                and floats (double).
+
+        Raises:
+            TypeError: no instance has this dtype.
+            ValueError: an array is not contiguous, which a kernel would not notice.
+        """
+        global launches
+        grid, block = ((n,) if isinstance(n, int) else n for n in (grid, block))
+        if not math.prod(grid):
+            return
+        for i, x in enumerate(arguments):
+            if hasattr(x, "flags") and not isinstance(x, np.generic) and not x.flags.c_contiguous:
+                raise ValueError(f"{kernel}: argument {i} of shape {x.shape} is not C-contiguous")
+        self._kernel(kernel, dtype)(grid, block, arguments)
+        launches += 1
+
+    def _kernel(self, name: str, dtype: Any) -> Any:
+        key = None if dtype is None else np.dtype(dtype).name
+        if (name, key) not in self._kernels:
+            if key not in self._modules:
+                self._modules[key] = self._compile(name, key)
+            self._kernels[name, key] = self._modules[key].get_function(name)
+        return self._kernels[name, key]
+
+    def _compile(self, kernel: str, dtype: str | None) -> Any:
+        if dtype not in (self.dtypes or (None,)):
+            raise TypeError(
+                f"{kernel}: there is no CUDA kernel for {dtype}. Use one of "
+                f"{', '.join(self.dtypes or ())}: x.astype(np.float32), for example."
+            )
+        return cupy().RawModule(code=self.code(), options=self.options(dtype))
+
+
+SOURCES: list[Source] = []  # all there are, for those who compile or check them beforehand
+
+
+def sources() -> list[Source]:
+    """Return the sources of all families."""
+    for path in sorted(FOLDER.glob("*/gpu.py")):
+        importlib.import_module(f"{__package__}.{path.parent.name}.gpu")
+    return SOURCES
+
+
+def forget() -> None:
+    """Forget CuPy and all that was compiled: for tests that put another module in its place."""
+    cupy.cache_clear()
+    for source in SOURCES:
+        source._modules.clear()
+        source._kernels.clear()

@@ -1,0 +1,290 @@
+// CUDA's words for a C++ compiler of the host. A launch runs block after block; the threads of a
+// block are fibers that take turns at barriers and warp exchanges, so that every source under
+// kernels/ runs as it stands. Odd blocks start their threads from the last one: an exchange through
+// shared memory that lacks a barrier gives wrong numbers in one of the two orders.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+#define __device__
+#define __global__
+#define __host__
+#define __constant__ static const
+#define __shared__ static  // one block runs at a time
+#define __forceinline__ inline
+#define __noinline__
+#define __launch_bounds__(...)
+#define __ldg(pointer) (*(pointer))
+
+struct uint3 {
+  unsigned x, y, z;
+};
+typedef uint3 dim3;
+static uint3 threadIdx, blockIdx, blockDim, gridDim;
+static const int warpSize = 32;
+
+namespace host {
+
+enum State { NEW, RUNNING, AT_BLOCK, AT_WARP, DONE };
+
+const size_t STACK = 1 << 17;
+
+struct Fiber {
+  ucontext_t context;
+  void* stack;
+  int thread;
+};
+
+static void (*body)(void**);
+static void** arguments;
+static const char* failure;
+static std::vector<State> state;     // of each thread of the block
+static std::vector<Fiber*> holder;   // the fiber in which a thread waits
+static std::vector<Fiber*> resting;  // fibers without a thread
+static std::vector<uint64_t> slot;   // what a thread offers in a warp exchange
+static ucontext_t scheduler;
+static Fiber* current;
+static int threads, started;
+static bool backwards;
+#if defined(__SANITIZE_ADDRESS__)
+static const void* main_stack;
+static size_t main_size;
+#endif
+
+inline void place(int thread) {
+  threadIdx = {thread % blockDim.x, thread / blockDim.x % blockDim.y,
+               thread / (blockDim.x * blockDim.y)};
+}
+
+inline void to_scheduler() {
+  Fiber* self = current;
+#if defined(__SANITIZE_ADDRESS__)
+  void* fake;
+  __sanitizer_start_switch_fiber(&fake, main_stack, main_size);
+#endif
+  swapcontext(&self->context, &scheduler);
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(fake, &main_stack, &main_size);
+#endif
+}
+
+inline void to_fiber(Fiber* fiber) {
+  current = fiber;
+#if defined(__SANITIZE_ADDRESS__)
+  void* fake;
+  __sanitizer_start_switch_fiber(&fake, fiber->stack, STACK);
+#endif
+  swapcontext(&scheduler, &fiber->context);
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
+}
+
+// A fiber runs one thread after the other, until one has to wait in it.
+inline void work() {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, &main_stack, &main_size);
+#endif
+  for (;;) {
+    while (started < threads) {
+      int thread = backwards ? threads - 1 - started : started;
+      ++started;
+      current->thread = thread;
+      state[thread] = RUNNING;
+      place(thread);
+      body(arguments);
+      state[thread] = DONE;
+    }
+    resting.push_back(current);
+    to_scheduler();
+  }
+}
+
+inline Fiber* fresh() {
+  if (!resting.empty()) {
+    Fiber* fiber = resting.back();
+    resting.pop_back();
+    return fiber;
+  }
+  Fiber* fiber = new Fiber;
+  fiber->stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  getcontext(&fiber->context);
+  fiber->context.uc_stack.ss_sp = fiber->stack;
+  fiber->context.uc_stack.ss_size = STACK;
+  fiber->context.uc_link = nullptr;
+  makecontext(&fiber->context, work, 0);
+  return fiber;
+}
+
+inline void wait(State where) {
+  int thread = current->thread;
+  state[thread] = where;
+  holder[thread] = current;
+  to_scheduler();
+  place(thread);
+}
+
+// Let threads [first, last) go on if all of them wait at the same kind of place.
+inline bool release(int first, int last, State where) {
+  for (int i = first; i < last; ++i)
+    if (state[i] != where) return false;
+  for (int n = 0; n < last - first; ++n) {
+    int i = backwards ? last - 1 - n : first + n;
+    state[i] = RUNNING;
+    to_fiber(holder[i]);
+  }
+  return true;
+}
+
+inline void run_block() {
+  state.assign(threads, NEW);
+  holder.assign(threads, nullptr);
+  slot.assign(threads, 0);
+  started = 0;
+  while (started < threads) to_fiber(fresh());
+  for (;;) {
+    bool moved = release(0, threads, AT_BLOCK);
+    for (int first = 0; first < threads; first += warpSize) {
+      int last = first + warpSize < threads ? first + warpSize : threads;
+      moved |= release(first, last, AT_WARP);
+    }
+    if (moved) continue;
+    for (int i = 0; i < threads; ++i)
+      if (state[i] != DONE) failure = "threads of a block wait at different places";
+    return;
+  }
+}
+
+inline const char* launch(void (*kernel)(void**), const unsigned* sizes, void** given) {
+  body = kernel;
+  arguments = given;
+  failure = nullptr;
+  gridDim = {sizes[0], sizes[1], sizes[2]};
+  blockDim = {sizes[3], sizes[4], sizes[5]};
+  threads = (int)(blockDim.x * blockDim.y * blockDim.z);
+  if (threads > 1024) return "more than 1024 threads in a block";
+  for (unsigned z = 0; z < gridDim.z; ++z)
+    for (unsigned y = 0; y < gridDim.y; ++y)
+      for (unsigned x = 0; x < gridDim.x && !failure; ++x) {
+        blockIdx = {x, y, z};
+        backwards = (x + y + z) % 2;
+        run_block();
+      }
+  return failure;
+}
+
+template <typename T>
+T exchange(unsigned mask, T value, int source) {
+  int thread = current->thread, first = thread / warpSize * warpSize;
+  if (mask != 0xffffffffu || first + warpSize > threads) {
+    failure = "a warp exchange that is not among 32 threads";
+    return value;
+  }
+  memcpy(&slot[thread], &value, sizeof(T));
+  wait(AT_WARP);
+  T found = value;
+  if (source >= 0 && source < warpSize) memcpy(&found, &slot[first + source], sizeof(T));
+  wait(AT_WARP);
+  return found;
+}
+
+inline int lane() { return current->thread % warpSize; }
+
+template <typename To, typename From>
+To bits(From x) {
+  static_assert(sizeof(To) == sizeof(From));
+  To y;
+  memcpy(&y, &x, sizeof(To));
+  return y;
+}
+
+}  // namespace host
+
+inline void __syncthreads() { host::wait(host::AT_BLOCK); }
+inline void __syncwarp(unsigned = 0xffffffffu) { host::wait(host::AT_WARP); }
+inline void __threadfence() {}
+
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int source) {
+  return host::exchange(mask, value, source & 31);
+}
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int other) {
+  return host::exchange(mask, value, host::lane() ^ other);
+}
+template <typename T>
+T __shfl_down_sync(unsigned mask, T value, unsigned by) {
+  return host::exchange(mask, value, host::lane() + (int)by);
+}
+template <typename T>
+T __shfl_up_sync(unsigned mask, T value, unsigned by) {
+  return host::exchange(mask, value, host::lane() - (int)by);
+}
+
+template <typename T>
+T atomicAdd(T* place, T value) {
+  T old = *place;
+  *place = old + value;
+  return old;
+}
+template <typename T>
+T atomicMax(T* place, T value) {
+  T old = *place;
+  if (value > old) *place = value;
+  return old;
+}
+
+inline unsigned __umulhi(unsigned a, unsigned b) { return (uint64_t)a * b >> 32; }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned long long)((unsigned __int128)a * b >> 64);
+}
+inline int __float_as_int(float x) { return host::bits<int>(x); }
+inline unsigned __float_as_uint(float x) { return host::bits<unsigned>(x); }
+inline float __int_as_float(int x) { return host::bits<float>(x); }
+inline float __uint_as_float(unsigned x) { return host::bits<float>(x); }
+inline long long __double_as_longlong(double x) { return host::bits<long long>(x); }
+inline double __longlong_as_double(long long x) { return host::bits<double>(x); }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
+inline float rsqrt(float x) { return 1 / sqrtf(x); }
+inline double rsqrt(double x) { return 1 / sqrt(x); }
+inline float rsqrtf(float x) { return 1 / sqrtf(x); }
+
+#define HOST_CHOICE(type)                                  \
+  inline type max(type a, type b) { return a > b ? a : b; } \
+  inline type min(type a, type b) { return a < b ? a : b; }
+HOST_CHOICE(int)
+HOST_CHOICE(unsigned)
+HOST_CHOICE(long long)
+HOST_CHOICE(unsigned long long)
+inline float max(float a, float b) { return fmaxf(a, b); }
+inline float min(float a, float b) { return fminf(a, b); }
+inline double max(double a, double b) { return fmax(a, b); }
+inline double min(double a, double b) { return fmin(a, b); }
+
+struct float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) double2 {
+  double x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline double2 make_double2(double x, double y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
