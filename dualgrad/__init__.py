@@ -23,6 +23,7 @@ from .check import check_jvp
 from .checkpoint import load, save
 from .custom import custom_jvp, stop_gradient
 from .debugging import debug_nans
+from .devices import to_device
 from .differences import finite_difference
 from .dual import DualTensor, primal
 from .errors import (
@@ -141,6 +142,7 @@ __all__ = [
     "special",
     "stop_gradient",
     "tangent",
+    "to_device",
     "training_step",
     "tree",
     "value_and_gradient",

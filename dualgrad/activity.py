@@ -9,6 +9,7 @@ the loss has an entry for each place and group of channels (local losses), and t
 `with credit(spread)`, with the derivative of the entry that its place and group alone can reach.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -56,6 +57,7 @@ class Site(NamedTuple):
     noise: np.ndarray
     weight_gradient: Callable  # (x, noise combined over directions) -> gradient of the weight
     credit: Credit | None
+    crosses: Callable[[int, int], bool]  # whether spread noise is mixed here: see `at_site`
 
 
 _credit: ContextVar[Credit | None] = ContextVar("credit", default=None)
@@ -128,20 +130,30 @@ class ActivityRun(Run):
         return self.ordinary[t.path]
 
     def perturb(
-        self, z: Array, x: Array, w: Any, b: Any, rectified: bool, weight_gradient: Callable
-    ) -> Array:
+        self, z: Array, x: Array, w: Any, b: Any, rectified: bool, weight_gradient: Callable,
+        mixes: Callable[[int, int], bool],
+    ) -> Array:  # fmt: skip
         """Return z with noise on its tangents; remember the site."""
         plain = primal_of(z)
         name = f"{self.name}site/{len(self.sites)}"
-        noise = drawing.draw_noise(
-            self.key, name, plain.shape, plain.dtype, self.numbers, self.distribution
-        )
+        noise = drawing.draw_noise(self.key, name, plain, self.numbers, self.distribution)
         if rectified:
             noise *= plain > 0  # a unit that is off has derivative 0: noise there is only variance
         weight, bias = (p.carrier.path if is_pending(p, self) else None for p in (w, b))
+        crosses = mixes if self.has_spread(x) else _keeps
         x = self.root.plain(x)
-        self.sites.append(Site(weight, bias, x, noise, weight_gradient, _credit.get()))
+        self.sites.append(Site(weight, bias, x, noise, weight_gradient, _credit.get(), crosses))
         return add_noise(z, noise, self.level)
+
+    def has_spread(self, x: Any) -> bool:
+        """Tell whether x may carry noise of this run that is credited by place and group."""
+        while type(x) is DualTensor and x.level is not self.level:
+            x = x.primal
+        return type(x) is DualTensor and any(site.credit is spread for site in self.sites)
+
+
+def _keeps(groups: int, places: int) -> bool:
+    return False
 
 
 def add_noise(z: Array, noise: np.ndarray, level: Level) -> DualTensor:
@@ -159,10 +171,11 @@ def is_pending(w: Any, run: ActivityRun | None = None) -> TypeGuard[DualTensor]:
 
 
 def at_site(affine: Callable, weight_gradient: Callable, x: Array, w: Array, b: Array | None,
-            activation: str | None) -> Array:  # fmt: skip
+            activation: str | None, mixes: Callable[[int, int], bool]) -> Array:  # fmt: skip
     """Return affine(x, w, b), perturbed where w or b is a parameter under activity perturbation.
 
     weight_gradient(x, s) is the transpose of affine in w: the gradient that a cotangent s gives.
+    mixes(groups, places) tells whether affine mixes that many groups of channels, or places.
     """
     pending = next((p for p in (w, b) if is_pending(p)), None)
     if pending is None:
@@ -172,7 +185,8 @@ def at_site(affine: Callable, weight_gradient: Callable, x: Array, w: Array, b: 
     if any(_moves_inside(p, run) for p in (x, w, b)):
         return affine(x, w, b)  # the noise would miss how w enters the inner transform's tangents
     plain_w, plain_b = (p.primal if is_pending(p, run) else p for p in (w, b))
-    return run.perturb(affine(x, plain_w, plain_b), x, w, b, activation == "relu", weight_gradient)
+    z = affine(x, plain_w, plain_b)
+    return run.perturb(z, x, w, b, activation == "relu", weight_gradient, mixes)
 
 
 def _moves_inside(x: Any, run: ActivityRun) -> bool:
@@ -243,3 +257,33 @@ def check_examples(losses: Losses, run: Run) -> None:
                 f"gave shape {site.noise.shape[1:]}. The first axis of every layer's result must "
                 f"be the examples."
             )
+
+
+def check_apart(losses: Losses, run: Run) -> None:
+    """Raise if a site mixes noise that a local loss credits by place and group."""
+    for each in (run for run in run.everything() if isinstance(run, ActivityRun)):
+        for shape in (rows.shape[2:] for rows in losses.rows[each] if rows.ndim > 2):
+            groups, places = shape[-1], math.prod(shape[:-1])
+            if any(site.crosses(groups, places) for site in each.sites):
+                raise StructureError(
+                    f'perturb="activations": a local loss has copies for {groups} groups of '
+                    f"channels and {places} places, and a layer of its block mixes what another "
+                    f"one before it gave: the copies would miss what crosses. Put each layer into "
+                    f"a LocalBlock of its own, give the head one group and patches=False, or call "
+                    f"the layer before inside `with dg.nn.credit(rule)`."
+                )
+
+
+def check_batch_statistics(x: Any, name: str) -> None:
+    """Raise if x carries noise that is credited by place and group, which `name` would mix."""
+    inner = x
+    while type(inner) is DualTensor:
+        run = inner.level.owner
+        if isinstance(run, ActivityRun) and run.has_spread(x):
+            raise StructureError(
+                f'perturb="activations": {name} takes the statistics of the batch between a layer '
+                f"and a ReplicatedHead, whose copies by place and group would miss what crosses. "
+                f"Use LayerNorm or GroupNorm within the groups, put {name} before the layer, or "
+                f"give a plain head."
+            )
+        inner = inner.primal

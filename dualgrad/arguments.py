@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import tree
+from .beside import as_array, beside, check_together, has_memory, is_writeable, on_device
 from .dual import BY_HAND, Array, DualTensor, Level, Structured, primal_of, read_only, split
 from .errors import (
     ConversionError,
@@ -186,17 +187,20 @@ def split_result(leaf: Any, level: Level, where: str) -> tuple[Any, Any]:
 
 
 def owned(x: Any) -> Any:
-    """Return x, or a copy where it is a read-only view: of the caller's array, or broadcast."""
-    return x.copy() if isinstance(x, np.ndarray) and not x.flags.writeable else x
+    """Return x, or a copy where it is a read-only view: of the caller's array, or broadcast.
+
+    Nothing tells such a view on a device, where every result is copied.
+    """
+    return x.copy() if on_device(x) or (has_memory(x) and not is_writeable(x)) else x
 
 
 def dense(t: Any) -> Any:
     return t.dense() if isinstance(t, Structured) else t
 
 
-def dense_zeros(y: Array, k: int) -> np.ndarray:
+def dense_zeros(y: Array, k: int) -> Array:
     dtype = y.dtype if y.dtype.kind in "fc" else np.dtype(float)
-    return np.zeros((k, *y.shape), dtype)
+    return beside(y).zeros((k, *y.shape), dtype)
 
 
 def without_aux(result: Any, has_aux: bool, level: Level, where: str) -> tuple[Any, Any]:
@@ -264,9 +268,10 @@ def dual(x: Array, v: Array) -> DualTensor:
             "not nest; use dg.jvp inside the function instead."
         )
     check_class(type(x), "dg.dual")
-    x = np.array(x)
+    x = beside(x).array(x)
     check_floating(x, "dg.dual")
     v = tangent_like(x, v, "dg.dual")
+    check_together("dg.dual", x, v)
     return DualTensor(x, v[None].copy(), BY_HAND)
 
 
@@ -318,4 +323,4 @@ def tangent(x: Any) -> Array:
     Raises:
         ShapeError: x carries several tangents. LevelError: its transform has returned.
     """
-    return x.tangent if type(x) is DualTensor else np.zeros_like(np.asarray(x))
+    return x.tangent if type(x) is DualTensor else np.zeros_like(as_array(x))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import tree as trees
+from .beside import beside, has_memory, on_device
 from .errors import CheckpointError, DtypeError, StructureError
 from .random import Key
 
@@ -89,7 +90,7 @@ def load(path: str | os.PathLike[str], like: Tree) -> Tree:
                 f"{path}: {name or 'the leaf'} was saved as {_signature(leaf)} and is expected as "
                 f"{_signature(expected)}. Load it like a tree built as the saved one was."
             )
-        leaves.append(leaf)
+        leaves.append(beside(expected).asarray(leaf) if on_device(expected) else leaf)
     result = trees.unflatten(trees.flatten(_tree_of(like))[1], leaves)
     return like.with_state_tree(result) if hasattr(like, "with_state_tree") else result
 
@@ -112,6 +113,7 @@ def _named_leaves(tree: Tree) -> dict[str, Any]:
 
 def _encode(name: str, leaf: Any) -> tuple[dict[str, Any], np.ndarray | None]:
     """Return what the metadata says of a leaf, and its tensor if it has one."""
+    leaf = leaf.get() if on_device(leaf) else leaf
     if isinstance(leaf, Key):
         kind, array = "key", np.asarray(leaf.words)
     elif type(leaf) is np.ndarray or isinstance(leaf, np.generic):
@@ -165,7 +167,7 @@ def _decode(entry: dict[str, Any], array: np.ndarray | None, expected: Any) -> A
 
 def _signature(leaf: Any) -> str:
     """Say what file and `like` must agree in; a number is as good as a 0-d array of its dtype."""
-    if isinstance(leaf, (np.ndarray, np.generic)):
+    if isinstance(leaf, np.generic) or has_memory(leaf):
         return f"{leaf.dtype.name} {leaf.shape}"
     if isinstance(leaf, (bool, int, float, complex)):
         return f"{np.dtype(type(leaf)).name} ()"

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import tree
 from .arguments import dense, number
+from .beside import as_array, beside
 from .dual import TRACES, DualTensor, Level, find_level, primal, primal_of, split, trace_of
 from .errors import (
     DtypeError,
@@ -140,10 +141,10 @@ class custom_jvp:
 
     def _no_tangent(self, p: Any) -> Any:
         """Return the tangent of a constant: zeros, or None where it is no number."""
-        p = np.asarray(primal_of(p))
+        p = as_array(primal_of(p))
         if p.dtype.kind not in "fciub":
             return None
-        return np.zeros(p.shape, p.dtype if p.dtype.kind in "fc" else float)
+        return beside(p).zeros(p.shape, p.dtype if p.dtype.kind in "fc" else float)
 
     def _call_rule(self, primals: list, tangents: list, structure: Any) -> tuple:
         """Return (leaves of y, leaves of dy, their structure); None stands for no tangent."""
@@ -197,7 +198,7 @@ class custom_jvp:
             _recording.reset(token)
         self._check_closed(level, *ys)
         for dy in dys:
-            at_zero = np.asarray(primal_of(dy))
+            at_zero = as_array(primal_of(dy))
             if np.any(np.isfinite(at_zero) & (at_zero != 0)):
                 raise DualgradError(
                     f"the rule of {self.__name__} gives dy = {at_zero} for tangents of zero: it "

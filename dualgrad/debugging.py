@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import tree
+from .beside import as_array, has_memory
 from .custom import custom_jvp
 from .dual import DualTensor, primal_of
 from .errors import NonFiniteError, OptionError
@@ -291,7 +292,7 @@ def _summary(x: Any) -> str:
     x = primal_of(_numbers(x))
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         return repr(x)[:60]
-    bad = np.asarray(x)[~np.isfinite(x)] if x.dtype.kind in "fc" else np.zeros(0)
+    bad = as_array(x)[~np.isfinite(x)] if x.dtype.kind in "fc" else np.zeros(0)
     text = f"{kind}shape {x.shape}, {x.dtype}"
     if bad.size:
         return f"{text}, not finite in {bad.size} of {x.size} entries"
@@ -305,7 +306,7 @@ def _index(made: Any) -> tuple[int, ...] | None:
     made = _numbers(made)
     while type(made) is DualTensor:
         made = made.primal if not _finite(made.primal) else made.carrier
-    if not isinstance(made, np.ndarray):
+    if not has_memory(made):
         return None
     return tuple(int(i) for i in np.argwhere(~np.isfinite(made))[0])
 

@@ -9,39 +9,27 @@ A number before a value is how many, not how long: `3 * dg.directions.normal` ar
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from . import tree
-from .drawing import DISTRIBUTIONS, draw_leaf
+from .beside import beside, dtype_of
+from .drawing import DISTRIBUTIONS
 from .dual import Array
-from .errors import OptionError, ShapeError
+from .errors import DtypeError, OptionError, ShapeError
+from .families import FAMILIES, JOINT, Target
 from .options import choice, count
-from .random import Key, check_key, uniform
+from .random import Key, check_key
 from .structured import LowRank
 
 STRUCTURES = ("dense", "rank1")
 
 Draw = Callable[[tuple[int, int]], list]  # (start, stop) -> these directions of each leaf
-
-
-class Target(NamedTuple):
-    """What the directions of one estimate are wanted for."""
-
-    key: Key
-    leaves: list[tuple[str, Array]]  # path and array of every floating leaf of params, in order
-    structure: str
-    params: tree.Tree
-    args: tuple  # of the loss, for guesses that are computed from them
-
-    @property
-    def size(self) -> int:
-        """d, how many numbers are perturbed."""
-        return sum(math.prod(x.shape) for _, x in self.leaves)
 
 
 class Directions:
@@ -57,7 +45,7 @@ class Directions:
     |---|---|---|---|
     | rademacher | none | 1 + (d - 1) / k | k d; with structure="rank1" k (m + n) a matrix |
     | normal | none | 1 + (d + 1) / k | the same |
-    | orthogonal | none | d / k | k d, and k d in float64 while they are made; k <= d |
+    | orthogonal | none | d / k | k d, and in float64 k d and a leaf while made; k <= d |
     | basis | none | d / k | the same |
     | guess(...) | towards it | that of the guess | k d |
     | a + b | none if all have none | 1 + sum_p (k_p / k)^2 (that of p - 1) | all together |
@@ -85,7 +73,7 @@ class Directions:
 
         Raises:
             OptionError: more than d directions that are orthogonal, or of the basis.
-            ShapeError, StructureError: a guess is not like params.
+            ShapeError, StructureError, DtypeError: a guess is not like params.
         """
         raise NotImplementedError
 
@@ -153,7 +141,7 @@ class Guess(Directions):
         def draw(numbers: tuple[int, int]) -> list:
             part = rows[slice(*numbers)]
             return [
-                np.stack([np.asarray(row[place], x.dtype) for row in part])
+                np.stack([beside(x).asarray(row[place], x.dtype) for row in part])
                 for place, (_, x) in enumerate(target.leaves)
             ]
 
@@ -164,6 +152,12 @@ class Guess(Directions):
         what, (leaves, structure) = self.what, tree.flatten(target.params)
         found, other = tree.flatten(what)
         if callable(what) and (other != structure or found[0] is what):  # a model is no function
+            if not _takes_key(what):
+                raise OptionError(
+                    f"guess={getattr(what, '__name__', what)!s} has no argument named key, and "
+                    f"guesses are called as guess(*arguments of the loss, key=key). Add key, used "
+                    f"or not."
+                )
             what = what(*target.args, key=target.key.fold_in("guess"))
         listed = isinstance(what, list) and tree.flatten(what)[1] != structure
         if listed and not what:
@@ -178,11 +172,25 @@ class Guess(Directions):
                         f"parameter {path!r} has shape {np.shape(x)} and the guess "
                         f"{v if v is None else np.shape(v)}. Give directions like params."
                     )
+                if dtype_of(v).kind == "c" and x.dtype.kind != "c":
+                    raise DtypeError(
+                        f"parameter {path!r} is real, and the guess has dtype {dtype_of(v)}. Give "
+                        f"real directions."
+                    )
             rows.append(row)
         return rows
 
     def __repr__(self) -> str:
         return "guess(...)"
+
+
+def _takes_key(function: Callable) -> bool:
+    """Tell whether key= may be given; of functions written in C it is not known."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return "key" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -216,60 +224,6 @@ class Sum(Directions):
     def __repr__(self) -> str:
         return " + ".join(map(repr, self.terms))
 
-
-# --- the families: (target, (start, stop)) -> these directions of each leaf
-
-
-def _independent(name: str, target: Target, numbers: tuple[int, int]) -> list:
-    return [draw_leaf(target.key, path, x, numbers, name, target.structure)
-            for path, x in target.leaves]  # fmt: skip
-
-
-def _orthogonal(target: Target, numbers: tuple[int, int]) -> list:
-    """Gram-Schmidt of normal directions, each of which only sees those before it."""
-    start, stop = numbers
-    wide = [(path, np.broadcast_to(0.0, x.shape)) for path, x in target.leaves]
-    drawn = _independent("normal", target._replace(leaves=wide, structure="dense"), (0, stop))
-    rows = np.concatenate([v.reshape(stop, -1) for v in drawn], axis=1)
-    for i, row in enumerate(rows):
-        for _ in range(2):  # the second time takes away what rounding left
-            row -= (rows[:i] @ row) @ rows[:i]
-        row /= np.linalg.norm(row)
-    return _split(rows[start:] * math.sqrt(target.size), target)
-
-
-def _basis(target: Target, numbers: tuple[int, int]) -> list:
-    start, stop = numbers
-    rows = np.zeros((stop - start, target.size))
-    rows[range(stop - start), _axes(target.key, target.size, stop)[start:]] = math.sqrt(target.size)
-    return _split(rows, target)
-
-
-def _axes(key: Key, d: int, k: int) -> list[int]:
-    """Return k different numbers below d: the first swaps of a Fisher-Yates shuffle."""
-    swapped: dict[int, int] = {}
-    chosen = []
-    for i, u in enumerate(uniform(key.fold_in("basis"), k)):
-        j = i + int(u * (d - i))
-        chosen.append(swapped.get(j, j))
-        swapped[j] = swapped.get(i, i)
-    return chosen
-
-
-def _split(rows: np.ndarray, target: Target) -> list:
-    """Return rows of d numbers, (k, d), as new arrays (k, *shape) of the leaves."""
-    sizes = [math.prod(x.shape) for _, x in target.leaves]
-    pieces = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
-    return [piece.reshape(len(rows), *x.shape).astype(x.dtype)
-            for piece, (_, x) in zip(pieces, target.leaves, strict=True)]  # fmt: skip
-
-
-FAMILIES: dict[str, Callable] = {
-    **{name: functools.partial(_independent, name) for name in DISTRIBUTIONS},
-    "orthogonal": _orthogonal,
-    "basis": _basis,
-}
-JOINT = ("orthogonal", "basis")  # directions that depend on one another
 
 rademacher, normal, orthogonal, basis = (Random(name) for name in FAMILIES)
 guess = Guess
@@ -368,6 +322,10 @@ def second_moment(
     1 + (m - 1) / k if directions are independent. m = d for signs, and normal entries add 2, or for
     a rank-1 leaf of r rows and c columns 2 r + 2 c + 4, weighted by the leaf's share of d.
 
+    That is the moment where one derivative is taken along all of params (scope="global"). Of local
+    losses each section has its own: ask for the parameters of a section, a LocalBlock say, alone.
+    What they give together is less, and depends on the gradients' lengths.
+
     Raises:
         OptionError: as `draw`; a guess, whose moment depends on the gradient.
     """
@@ -402,7 +360,8 @@ def optimal_scale(
 
     As E[g] is the gradient, it is 1 / second_moment(...), and the error it leaves, relative to
     |gradient|^2, is 1 - c instead of 1/c - 1. On |x - a|^2 / 2 a step c g takes the share c of the
-    loss away, and no other fixed size more. Arguments and errors as `second_moment`.
+    loss away, and no other fixed size more. Arguments, errors and what it holds for as
+    `second_moment`.
 
     >>> optimal_scale(np.zeros((3, 4)), 2) == 2 / (2 + 12 - 1)  # k / (k + d - 1)
     True
@@ -418,15 +377,19 @@ def estimated_scale(derivatives: np.ndarray, gradient: tree.Tree) -> float:
     towards 0: about k/d of the gradient on average.
 
     Args:
-        derivatives: info.derivatives of forward_gradient, (k,): scope="global", no clip.
+        derivatives: info.derivatives of forward_gradient, (k,): scope="global", no clip, and not of
+            local losses, where each section has its own and no number of them is <g, gradient>.
         gradient: its mean estimate g.
 
     Raises:
-        ShapeError: derivatives have other axes than one.
+        ShapeError: derivatives have other axes than one, as those of local losses.
     """
     if np.ndim(derivatives) != 1:
         shape = np.shape(derivatives)
-        raise ShapeError(f'derivatives are {shape}, not (k,). Give those of scope="global".')
+        raise ShapeError(
+            f'derivatives are {shape}, not (k,). Give those of scope="global"; of local losses, '
+            f"which have one a section, those of an estimate for one block alone."
+        )
     found = [g for g in tree.leaves(gradient) if g is not None]
     norms = [g.norm() if isinstance(g, LowRank) else np.linalg.norm(np.ravel(g)) for g in found]
     square = sum(float(norm) ** 2 for norm in norms)

@@ -9,22 +9,30 @@ from typing import Any
 
 import numpy as np
 
+from .beside import beside
 from .dual import Array, DualTensor, Structured
 from .kernels import random as kernels
 from .random import Key
 from .structured import Outer
 
-DISTRIBUTIONS: dict[str, tuple[Callable, Callable]] = {
-    "rademacher": (kernels.sign_matrix, kernels.sign_vector),
-    "normal": (kernels.normal_matrix, kernels.normal_vector),
+DISTRIBUTIONS = {  # the kernels that draw a matrix and a vector
+    "rademacher": ("sign_matrix", "sign_vector"),
+    "normal": ("normal_matrix", "normal_vector"),
 }
+
+
+def draws_beside(x: Array, distribution: str) -> tuple[Callable, Callable]:
+    """Return the kernels that draw a distribution where x lies: the same words on every device."""
+    module = kernels.twin(beside(x) is not np)
+    matrix, vector = (getattr(module, name) for name in DISTRIBUTIONS[distribution])
+    return matrix, vector
 
 
 def draw_leaf(
     key: Key, path: str, x: Array, numbers: tuple[int, int], distribution: str, structure: str
 ) -> Array | Outer:
     """Return the directions numbers[0] to numbers[1] of one leaf: (k, *x.shape), or an Outer."""
-    matrix, vector = DISTRIBUTIONS[distribution]
+    matrix, vector = draws_beside(x, distribution)
     words, shape, dtype = key.fold_in(path).words, x.shape, x.dtype
     k = numbers[1] - numbers[0]
     if len(shape) < 2:
@@ -37,18 +45,11 @@ def draw_leaf(
     return Outer(left, vector(words, shape[-1], numbers, kernels.RIGHT, dtype))
 
 
-def draw_noise(
-    key: Key,
-    path: str,
-    shape: tuple[int, ...],
-    dtype: Any,
-    numbers: tuple[int, int],
-    distribution: str,
-) -> np.ndarray:
-    """Return activity noise, (k, *shape): a matrix of prod(shape[:-1]) rows a direction."""
-    matrix, _ = DISTRIBUTIONS[distribution]
-    rows = math.prod(shape[:-1])
-    noise = matrix(key.fold_in(path).words, rows, shape[-1], numbers, kernels.ACTIVITY, dtype)
+def draw_noise(key: Key, path: str, x: Array, numbers: tuple[int, int], distribution: str) -> Array:
+    """Return activity noise like x, (k, *shape): a matrix of prod(shape[:-1]) rows a direction."""
+    matrix, _ = draws_beside(x, distribution)
+    shape, rows = x.shape, math.prod(x.shape[:-1])
+    noise = matrix(key.fold_in(path).words, rows, shape[-1], numbers, kernels.ACTIVITY, x.dtype)
     return noise.reshape(numbers[1] - numbers[0], *shape)
 
 

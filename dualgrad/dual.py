@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import foreign
+from .beside import check_together, explained, has_memory, is_array, is_writeable
 from .errors import ConversionError, DtypeError, MissingRuleError, ShapeError, WriteError
 from .foreign import DIRECT, NUMBERS, OBJECT, plain_array_error, plain_number_error
 from .level import BY_HAND, Level, new_level  # noqa: F401  (imported from here elsewhere)
@@ -277,7 +278,7 @@ class DualTensor:
             for x in inputs:
                 if type(x) is DualTensor or type(x) in NUMBERS:
                     continue
-                if type(x) is not np.ndarray or x.dtype is OBJECT:
+                if not is_array(x) or x.dtype is OBJECT:
                     break
             else:
                 return OPERATIONS[ufunc].rule(*inputs)
@@ -320,12 +321,14 @@ class DualTensor:
             raise missing_rule(name_of(function), args, kwargs, why_refused(function))
         if kwargs and operation.differentiable:
             _check_keywords(operation, args, kwargs)
-        return operation.rule(*args, **kwargs)
+        return explained(operation.rule, operation.name, args, kwargs)
 
     def __cupy_override_elementwise_kernel__(self, kernel: Any, *args: Any, **kwargs: Any) -> Any:
         function = getattr(np, getattr(kernel, "name", "").removeprefix("cupy_"), None)
         if function not in OPERATIONS:
             raise missing_rule(f"cupy kernel {kernel.name}", args, kwargs)
+        if TRACES and (trace := trace_of(args)) is not None:
+            return trace.record(function, args, kwargs)
         return OPERATIONS[function].rule(*args, **kwargs)
 
     # --- indexing and writing
@@ -380,6 +383,7 @@ def write(x: DualTensor, index: Any, value: Any) -> None:
         raise different_directions("x[i] = v", len(x.carrier), len(tangents))
     if hasattr(x, "squared"):
         del x.squared
+    check_together("x[i] = v", x, new)
     x.primal[index] = new
     # One direction at a time: separated advanced indices would move the direction axis.
     for j in range(len(x.carrier)):
@@ -394,7 +398,7 @@ def check_writeable(x: Array) -> None:
             x.carrier.make_writeable(x.primal)
         else:
             check_writeable(x.carrier)
-    elif isinstance(x, np.generic) or (isinstance(x, np.ndarray) and not x.flags.writeable):
+    elif isinstance(x, np.generic) or (has_memory(x) and not is_writeable(x)):
         raise WriteError(
             "x[i] = v: x is read-only (an argument of the function being differentiated, a view of "
             "one, or a broadcast). Say x = x.copy() first, or use np.where."

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import drawing, tree
-from .activity import ActivityRun, Pending, check_examples, credited
+from .activity import ActivityRun, Pending, check_apart, check_examples, credited
 from .arguments import argument_numbers, closed, explain, without_aux
-from .directions import Directions, Guess, Target, check
-from .dual import DualTensor, Level, read_only
-from .errors import ConversionError, DtypeError, OptionError, ShapeError, StructureError
-from .foreign import check_is_array
-from .options import choice
+from .beside import beside, beside_all
+from .directions import Directions, Guess, Random, Target, check
+from .dual import DualTensor, Level
+from .errors import ConversionError, OptionError, ShapeError
+from .options import choice, is_whole, largest_derivative
+from .perturbed import Parameters
 from .random import Key, check_key
 from .sections import WHERE, Losses, Run, running
 from .structured import LowRank, Outer
@@ -35,7 +36,13 @@ SCOPES = ("global", "module", "example")
 
 
 class Info(NamedTuple):
-    """What made an estimate: derivatives, (k,), (k, modules) or (k, N), and directions, a tree."""
+    """What made an estimate.
+
+    Attributes:
+        derivatives: (k,), or of local losses (k, sections), each part's own; (k, modules) or (k, N)
+            with scope="module" or "example" and of activations, of all losses together.
+        directions: a tree; None for activations, whose noise is not kept.
+    """
 
     derivatives: np.ndarray
     directions: Tree
@@ -68,15 +75,13 @@ class _Options(NamedTuple):
         choice("combine", self.combine, COMBINE)
         choice("scope", self.scope, SCOPES)
         for name, size in (("directions", self.directions), ("chunk_size", self.chunk_size)):
-            if (size is not None or name == "directions") and (
-                not isinstance(size, (int, np.integer)) or size < 1
-            ):
+            if size is None and name == "chunk_size":
+                continue
+            if not is_whole(size) or size < 1:
                 raise OptionError(f"{name}={size!r}; give an int >= 1.")
-        if self.clip is not None and not (isinstance(self.clip, (int, float)) and self.clip > 0):
-            raise OptionError(f"clip={self.clip!r}; give the largest |derivative| to keep, > 0.")
         if self.perturb == "activations":
             where = 'perturb="activations", where noise is drawn for each example'
-            if not isinstance(self.distribution, str):
+            if getattr(self.distribution, "name", self.distribution) not in drawing.DISTRIBUTIONS:
                 raise OptionError(
                     f"distribution={self.distribution!r} has no meaning with {where}. Give "
                     f'"rademacher" or "normal".'
@@ -87,6 +92,13 @@ class _Options(NamedTuple):
         if self.guess is not None:
             where = "guess=, which gives the directions itself"
             self._refuse(where, structure="dense", distribution="rademacher", directions=1)
+
+    def noise(self) -> "_Options":
+        """Return the options with the name of the distribution, where a value was given."""
+        if not isinstance(self.distribution, Random):
+            return self
+        k = self.distribution.number or self.directions
+        return self._replace(distribution=self.distribution.name, directions=k)
 
     def _refuse(self, where: str, **plain: Any) -> None:
         for name, value in plain.items():
@@ -149,21 +161,25 @@ def forward_gradient(
         scope: how many derivatives a direction has. "global": one for all parameters together.
             "module": one for each top-level child of params (below a single child, for its
             children), g_m = d_m v_m (or its projection): one tangent a module in the same pass, so
-            k times modules tangents; second moment that of the largest module instead of the whole.
+            k times modules tangents, stored with their zeros unless rank-1; second moment that of
+            the largest module instead of the whole.
             "example": one for each example, so that clip acts on each; the loss has shape (N,).
             Activations always have one an example.
-        chunk_size: directions a pass; by default all k in one. Less memory, the same numbers.
+        chunk_size: directions a pass; by default all k in one. Less memory, the same numbers: so
+            many directions and the estimate are held at a time (all k with "projection").
         clip: bound on the absolute value of each derivative; biased where it acts.
         has_aux: loss returns (value, aux); fg returns ((value, aux), gradient).
         with_info: fg returns a third item, `Info(derivatives, directions)`.
 
     Returns:
-        fg. Static leaves of params (ints, names, callables) get None in the gradient.
+        fg. Static leaves of params (ints, names, callables) get None in the gradient, and what the
+        loss does not depend on gets zeros.
 
     Raises:
         OptionError: an option that does not exist or does not fit the others. ShapeError: the loss
-        gives neither () nor (N,), or a guess has other shapes than params. DtypeError: a complex
-        leaf. StructureError: no floating leaf, or no site for activations.
+        gives neither () nor (N,), or no example, or a guess has other shapes than params.
+        DtypeError: a complex leaf. StructureError: no floating leaf; for activations no site, or
+        one that mixes what a local loss keeps apart.
 
     Source: Baydin, Pearlmutter, Syme, Wood and Torr 2022, arXiv 2202.08587, definition 1; activity
     perturbation: Ren, Kornblith, Liao and Hinton 2023, arXiv 2210.03310, section 3; projection:
@@ -174,7 +190,7 @@ def forward_gradient(
     >>> value, g = fg(np.array([1.0, 2.0]), key=Key(0))
     """
     options = _Options(directions, distribution, structure, perturb, combine, guess, scope,
-                       chunk_size, clip, has_aux, with_info)  # fmt: skip
+                       chunk_size, largest_derivative(clip), has_aux, with_info)  # fmt: skip
     options.check()
     keyed = wants_key(loss)
     estimate = _perturb_weights if perturb == "weights" else _perturb_activations
@@ -212,54 +228,6 @@ def _without_dual_factors(g: Any) -> Any:
     return g.dense() if factored else g
 
 
-class _Parameters:
-    """The leaves of params, which of them are perturbed, and how to put leaves back."""
-
-    def __init__(self, params: Tree) -> None:
-        self.leaves, self.structure = tree.flatten(params)
-        self.paths = tree.paths(params)
-        self.leaves = [
-            np.asarray(x)[()] if isinstance(x, (float, complex)) and not hasattr(x, "dtype") else x
-            for x in self.leaves
-        ]
-        self.floating = [i for i, x in enumerate(self.leaves) if tree.is_floating(x)]
-        if not self.floating:
-            raise StructureError(
-                "dg.forward_gradient: params has no floating leaf. Give floating arrays "
-                "(x.astype(float))."
-            )
-        for i in self.floating:
-            check_is_array(self.leaves[i], "dg.forward_gradient")
-            if self.leaves[i].dtype.kind == "c":
-                raise DtypeError(
-                    f"dg.forward_gradient: parameter {self.paths[i]!r} is complex, and directions "
-                    f"are real. Keep the real and the imaginary part as two parameters."
-                )
-
-    def tree(self, at: dict[int, Any], otherwise: Callable[[Any], Any]) -> Tree:
-        leaves = [at[i] if i in at else otherwise(x) for i, x in enumerate(self.leaves)]
-        return tree.unflatten(self.structure, leaves)
-
-    def duals(self, carriers: dict[int, Any], level: Level) -> Tree:
-        at = {i: DualTensor(read_only(self.leaves[i]), t, level) for i, t in carriers.items()}
-        return self.tree(at, lambda x: x)
-
-    def gradient(self, at: dict[int, Any]) -> Tree:
-        return self.tree(at, lambda x: None)
-
-    def modules(self) -> list[list[int]]:
-        """Return the leaves of each top-level child of params; below a single child, of its own."""
-        paths = tree.key_paths(tree.unflatten(self.structure, self.leaves))
-        names = [paths[i] for i in self.floating]
-        depth = 1
-        while len({name[:depth] for name in names}) == 1 and len(names[0]) > depth:
-            depth += 1
-        found: dict[tuple, list[int]] = {}
-        for i, name in zip(self.floating, names, strict=True):
-            found.setdefault(name[:depth], []).append(i)
-        return list(found.values())
-
-
 # --- weights
 
 
@@ -290,46 +258,53 @@ class WeightRun(Run):
 class _Measured(NamedTuple):
     """What a run, the whole pass or a section of it, told: d of shape (k, modules) or (k, N)."""
 
-    members: dict[int, Any]  # by the numbers of the leaves that were perturbed on its level
+    members: frozenset[int]  # the numbers of the leaves that were perturbed on its level
     derivatives: list[np.ndarray]  # one a chunk; empty where no loss depended on its level
 
 
 def _perturb_weights(run, params, options, key, args):
-    parameters = _Parameters(params)
+    parameters = Parameters(params)
     k, drawn = _drawn(parameters, options, key, params, args)
     modules = parameters.modules() if options.scope == "module" else [parameters.floating]
-    module_of = {i: m for m, members in enumerate(modules) for i in members}
     measured: list[_Measured] = []
     chunks = options.chunks(k)
+    kept = drawn(chunks[0]) if len(chunks) == 1 else {}
+    again = (lambda numbers: kept) if kept else drawn  # the same bits, not stored
     for numbers in chunks:
-        directions = drawn(numbers)
-        carriers = {i: _placed(v, module_of[i], len(modules)) for i, v in directions.items()}
-        with running(functools.partial(WeightRun, carriers=carriers)) as pass_:
-            result = run(parameters.duals(carriers, pass_.level))
-            result, aux = without_aux(result, options.has_aux, pass_.level, WHERE)
-            aux = tree.map(pass_.plain, aux)
-            losses = Losses(result, pass_)
-        for place, each in enumerate(pass_.everything()):
-            if place == len(measured):
-                measured.append(_Measured(each.carriers, []))
-            found = _derivatives(losses, each, options, len(modules))
-            measured[place].derivatives.extend([] if found is None else [found])
+        value, aux = _measure(run, parameters, options, modules, again(numbers), measured)
 
-    again = (lambda numbers: directions) if len(chunks) == 1 else drawn  # the same bits, not stored
-    coefficients = _coefficients(measured, modules, k, options, again)
+    coefficients = _coefficients(measured, modules, k, options, again, parameters)
     total: dict[int, Any] = {}
     for start, stop in chunks:
         part = again((start, stop))
-        for i in parameters.floating:
-            g = drawing.combine(part[i], coefficients[i][start:stop])
+        for i in parameters.floating:  # each is let go before the next chunk is drawn
+            g = drawing.combine(part.pop(i), coefficients[i][start:stop])
             total[i] = g if i not in total else total[i] + g
     info = None
     if options.with_info:
-        shown = [_joined(each) for each in measured if each.derivatives]
-        d = sum(shown[1:], start=shown[0]) if shown else np.zeros((k, len(modules)))
-        directions = parameters.gradient(drawn((0, k)))
-        info = Info(d[:, 0] if options.scope == "global" else d, directions)
-    return losses.value, parameters.gradient(total), aux, info
+        none = beside_all(*parameters.leaves).zeros((k, len(modules)))
+        shown = [_joined(each) for each in measured if each.derivatives] or [none]
+        d = np.concatenate(shown, axis=1) if options.scope == "global" else sum(shown[1:], shown[0])
+        d = d[:, 0] if options.scope == "global" and len(shown) == 1 else d
+        info = Info(d, parameters.gradient(drawn((0, k))))
+    return value, parameters.gradient(total), aux, info
+
+
+def _measure(run, parameters, options, modules, directions, measured) -> tuple[Any, Any]:
+    """Return (value, aux) of a pass with these directions, and add what its runs told."""
+    module_of = {i: m for m, members in enumerate(modules) for i in members}
+    carriers = {i: _placed(v, module_of[i], len(modules)) for i, v in directions.items()}
+    with running(functools.partial(WeightRun, carriers=carriers)) as pass_:
+        result = run(parameters.duals(carriers, pass_.level))
+        result, aux = without_aux(result, options.has_aux, pass_.level, WHERE)
+        aux = tree.map(pass_.plain, aux)
+        losses = Losses(result, pass_)
+    for place, each in enumerate(pass_.everything()):
+        if place == len(measured):
+            measured.append(_Measured(frozenset(each.carriers), []))
+        found = _derivatives(losses, each, options, len(modules))
+        measured[place].derivatives.extend([] if found is None else [found])
+    return losses.value, aux
 
 
 def _drawn(parameters, options, key, params, args) -> tuple[int, Callable]:
@@ -348,7 +323,7 @@ def _placed(v: Any, module: int, modules: int) -> Any:
         return v
     if isinstance(v, Outer):
         return Outer(_placed(v.left, module, modules), _placed(v.right, module, modules))
-    placed = np.zeros((len(v), modules, *v.shape[1:]), v.dtype)
+    placed = beside(v).zeros((len(v), modules, *v.shape[1:]), v.dtype)
     placed[:, module] = v
     return placed.reshape(-1, *v.shape[1:])
 
@@ -373,7 +348,7 @@ def _joined(measured: _Measured) -> np.ndarray:
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
-def _coefficients(measured, modules, k, options, again) -> dict[int, Any]:
+def _coefficients(measured, modules, k, options, again, parameters) -> dict[int, Any]:
     """Return for each leaf the coefficients (k,) of its directions in the estimate."""
     everything = again((0, k)) if options.combine == "projection" else {}
     found: dict[int, Any] = {}
@@ -385,14 +360,22 @@ def _coefficients(measured, modules, k, options, again) -> dict[int, Any]:
             inside = [i for i in members if i in run.members]
             if not inside:
                 continue
-            c = d[:, m] / k if mean else _projection(d[:, m], everything, inside)
+            c = d[:, m] / k if mean else _projection(d[:, m], everything, inside, parameters.paths)
             found |= {i: found[i] + c if i in found else c for i in inside}
-    return {i: found.get(i, np.zeros(k)) for members in modules for i in members}
+    unused = [i for members in modules for i in members if i not in found]
+    return found | {i: beside(parameters.leaves[i]).zeros(k) for i in unused}
 
 
-def _projection(d: np.ndarray, directions: dict[int, Any], members: list[int]) -> np.ndarray:
+def _projection(d: np.ndarray, directions: dict[int, Any], members: list[int], paths: list[str]):
     """Return (B'B)^-1 d, coefficients of the gradient's projection on the directions' span."""
-    gram = sum(drawing.gram(directions[i]).astype(np.float64) for i in members)
+    grams = {i: drawing.gram(directions[i]).astype(np.float64) for i in members}
+    gram = sum(grams.values())
+    if beside(gram) is np and not np.all(np.isfinite(gram)):  # a device is not waited for
+        i = next((i for i, g in grams.items() if not np.all(np.isfinite(g))), members[0])
+        raise OptionError(
+            f"{WHERE}: the guess for parameter {paths[i]!r} is not finite, or its square is not, "
+            f"so nothing can be projected on it. Look at the guess before it is given."
+        )
     return np.linalg.lstsq(gram, d.astype(np.float64), rcond=None)[0].astype(d.dtype)
 
 
@@ -400,44 +383,65 @@ def _projection(d: np.ndarray, directions: dict[int, Any], members: list[int]) -
 
 
 def _perturb_activations(run, params, options, key, args):
-    parameters = _Parameters(params)
+    parameters, options = Parameters(params), options.noise()
     total: dict[str, Any] = {}
-
-    def add(path, g):
-        total[path] = g if path not in total else total[path] + g
-
     derivatives = []
     for numbers in options.chunks(options.directions):
-        make = functools.partial(ActivityRun, key, numbers, options.distribution)
-        with running(make) as pass_:
-            carriers = {
-                i: Pending(pass_, parameters.paths[i], parameters.leaves[i])
-                for i in parameters.floating
-            }
-            result = run(parameters.duals(carriers, pass_.level))
-            result, aux = without_aux(result, options.has_aux, pass_.level, WHERE)
-            aux = tree.map(pass_.plain, aux)
-            losses = Losses(result, pass_)
-            check_examples(losses, pass_)
-        moving = [each for each in pass_.everything() if losses.rows[each]]
-        d = [options.clipped(losses.by_example(each)) for each in moving]
-        derivatives.append(
-            sum(d[1:], start=d[0]) if d else np.zeros((numbers[1] - numbers[0], losses.examples))
-        )
-        share = 1 / (options.directions * losses.examples)
-        for each, rows in zip(moving, d, strict=True):
-            own, parts = options.clipped(losses.by_example(each, True)), losses.each(each, True)
-            for site in each.sites:
-                s = credited(site, parts, own, options.clipped, share)
-                if site.weight is not None:
-                    add(site.weight, site.weight_gradient(site.x, s))
-                if site.bias is not None:
-                    add(site.bias, np.sum(s, axis=tuple(range(s.ndim - 1))))
-            for path, v in each.ordinary.items():
-                add(path, drawing.combine(v, np.sum(rows, axis=1) * share))
+        value, aux, d = _add_noisy_pass(run, parameters, options, key, numbers, total)
+        derivatives.append(d)
     gradient = {}
     for i in parameters.floating:
         x, path = parameters.leaves[i], parameters.paths[i]
-        gradient[i] = total[path] if path in total else np.zeros(x.shape, x.dtype)  # never used
+        unused = path not in total
+        gradient[i] = beside(x).zeros(x.shape, x.dtype) if unused else total[path]
     d = derivatives[0] if len(derivatives) == 1 else np.concatenate(derivatives)
-    return losses.value, parameters.gradient(gradient), aux, Info(d, None)
+    return value, parameters.gradient(gradient), aux, Info(d, None)
+
+
+def _add_noisy_pass(run, parameters, options, key, numbers, total) -> tuple[Any, Any, np.ndarray]:
+    """Return (value, aux, derivatives (k, N)) of a pass; add to the gradients, by path."""
+    with running(functools.partial(ActivityRun, key, numbers, options.distribution)) as pass_:
+        carriers = {
+            i: Pending(pass_, parameters.paths[i], parameters.leaves[i])
+            for i in parameters.floating
+        }
+        result = run(parameters.duals(carriers, pass_.level))
+        result, aux = without_aux(result, options.has_aux, pass_.level, WHERE)
+        aux = tree.map(pass_.plain, aux)
+        losses = Losses(result, pass_)
+        check_examples(losses, pass_)
+        check_apart(losses, pass_)
+    moving = [each for each in pass_.everything() if losses.rows[each]]
+    d = [options.clipped(losses.by_example(each)) for each in moving]
+    share = 1 / (options.directions * losses.examples)
+    found: dict[str, Any] = {}
+    for each, rows in zip(moving, d, strict=True):
+        own, parts = options.clipped(losses.by_example(each, True)), losses.each(each, True)
+        for site in each.sites:
+            s = credited(site, parts, own, options.clipped, share)
+            if site.weight is not None:
+                _add(found, site.weight, site.weight_gradient(site.x, s))
+            if site.bias is not None:
+                _add(found, site.bias, np.sum(s, axis=tuple(range(s.ndim - 1))))
+        for path, v in each.ordinary.items():
+            _add(found, path, drawing.combine(v, np.sum(rows, axis=1) * share))
+    for path, g in found.items():
+        _add(total, path, g)
+    empty = numbers[1] - numbers[0], losses.examples
+    return losses.value, aux, sum(d[1:], d[0]) if d else beside(losses.value).zeros(empty)
+
+
+def _add(total: dict[str, Any], path: str, g: Any) -> None:
+    """Add a gradient; where the left factors, the layer's inputs, are the same, the rank stays."""
+    before = total.get(path)
+    if before is None:
+        total[path] = g
+        return
+    factors = type(before) is type(g) is LowRank
+    lefts = (before.left, g.left) if factors else ()
+    if lefts and all(type(x) is np.ndarray for x in lefts) and np.array_equal(*lefts):
+        total[path] = LowRank(before.left, before.right + g.right, g.shape)
+        return
+    g = before + g if type(before) is LowRank else g + before  # an array knows no factors
+    full = factors and len(g.left) > min(g.left.shape[1], g.right.shape[1])
+    total[path] = g.dense() if full else g

@@ -7,7 +7,8 @@ import numpy as np
 
 from . import random, tree
 from .arguments import Arguments
-from .dual import Array, primal_of
+from .beside import beside
+from .dual import Array
 from .errors import DtypeError, OptionError
 from .jet import jet
 
@@ -61,7 +62,9 @@ def laplacian(
         arguments = Arguments((x,), WHERE)
         _check_real(arguments.floating())
         vs = _axes(arguments) if directions is None else _drawn(arguments, key, directions)
-        zero = _direction(arguments, [np.zeros(a.shape, a.dtype) for a in arguments.floating()])
+        zero = _direction(
+            arguments, [beside(a).zeros(a.shape, a.dtype) for a in arguments.floating()]
+        )
         total = None
         for v in vs:
             _, (_, second) = jet(lambda x: f(x, *args, **kwargs), (x,), ((v, zero),))
@@ -96,7 +99,7 @@ def _axes(arguments: Arguments) -> Iterator[Tree]:
     leaves = arguments.floating()
     for i, x in enumerate(leaves):
         for place in np.ndindex(x.shape):
-            vs = [np.zeros(a.shape, a.dtype) for a in leaves]
+            vs = [beside(a).zeros(a.shape, a.dtype) for a in leaves]
             vs[i][place] = 1
             yield _direction(arguments, vs)
 
@@ -105,7 +108,7 @@ def _drawn(arguments: Arguments, key: Any, directions: int) -> Iterator[Tree]:
     for j in range(directions):
         own = key.fold_in(j)
         vs = [
-            random.rademacher(own.fold_in(i), primal_of(x).shape).astype(x.dtype)
+            beside(x).asarray(random.rademacher(own.fold_in(i), x.shape), x.dtype)
             for i, x in enumerate(arguments.floating())
         ]
         yield _direction(arguments, vs)

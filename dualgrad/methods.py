@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from .array_functions import asarray
 from .dual import TRACES, DualTensor, as_operand, is_foreign, primal_of, trace_of, write
 from .operations import OPERATIONS, name_of
 
@@ -112,9 +111,6 @@ def _attach() -> None:
     methods += "conj conjugate astype argpartition choose compress cumprod put"
     for name in methods.split():
         setattr(DualTensor, name, _method(getattr(np, name)))
-    DualTensor.to_device = lambda self, device, /, *, stream=None: asarray(  # type: ignore
-        self, device=device
-    )
     DualTensor.copy = lambda self, order="C": np.copy(self, order)  # type: ignore[attr-defined]
     DualTensor.flatten = lambda self, order="C": np.copy(np.ravel(self, order))  # type: ignore[attr-defined]
     DualTensor.fill = lambda self, value: write(self, ..., value)  # type: ignore[attr-defined]

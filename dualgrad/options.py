@@ -2,7 +2,8 @@
 
 import math
 import numbers
-from typing import Any
+import os
+from typing import Any, TypeGuard
 
 from .errors import OptionError
 from .kernels import threads
@@ -49,6 +50,22 @@ def pair(where: str, name: str, value: Any) -> tuple[int, int]:
     return number, number
 
 
+def largest_derivative(value: Any) -> float | None:
+    """Return clip as a float or None; raise OptionError unless it is None or a number > 0."""
+    if value is None:
+        return None
+    known = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    number = float(value) if known else math.nan
+    if not number > 0:
+        raise OptionError(f"clip={value!r}; give the largest |derivative| to keep, > 0.")
+    return number
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Tell whether value is a whole number, of Python or NumPy."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def choice(name: str, value: Any, choices: Any) -> None:
     """Raise OptionError unless value is one of the choices."""
     if value not in tuple(choices):
@@ -76,6 +93,20 @@ def num_threads() -> int:
         return threads.num_threads()
     except ValueError as error:
         raise OptionError(str(error)) from None
+
+
+def cuda_graphs() -> bool | None:
+    """Return whether planned steps on a GPU run as CUDA graphs: None where their size decides.
+
+    As the variable DUALGRAD_CUDA_GRAPH says when a plan is made: 1, 0, or not set.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    value = os.environ.get("DUALGRAD_CUDA_GRAPH", "")
+    if value not in ("", "0", "1"):
+        raise OptionError(f"DUALGRAD_CUDA_GRAPH is {value!r}. Set it to 1, 0, or nothing.")
+    return value == "1" if value else None
 
 
 def set_num_threads(n: int) -> None:

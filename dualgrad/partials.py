@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .beside import beside
 from .dual import Array, DualTensor, primal_of
 from .kernels.select import select
 
@@ -27,7 +28,7 @@ class Guarded(NamedTuple):
         slope = primal_of(self.partial)
         signs = 1 if slope.dtype.kind == "c" else np.sign(slope)
         finite = Guarded(np.where(infinite, 0, self.partial), self.mask & ~infinite)
-        return finite, np.where(infinite, signs, np.zeros(1, slope.dtype))
+        return finite, np.where(infinite, signs, beside(slope).zeros(1, slope.dtype))
 
 
 def split_infinities(residuals: Any) -> tuple[Any, Any]:
@@ -62,7 +63,7 @@ def moved(partial: Any, t: Array) -> Array:
 
 
 def _select(mask: Array, t: Array) -> Array:
-    return np.where(mask, t, 0) if type(t) is DualTensor else select(np.asarray(mask), t)
+    return np.where(mask, t, 0) if type(t) is DualTensor else select(beside(t).asarray(mask), t)
 
 
 def conjugate(partial: Any) -> Any:

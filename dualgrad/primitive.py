@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .beside import beside, dtype_of, explain_device, has_memory, is_array, is_writeable, on_device
 from .dual import (
     TRACES,
     Array,
@@ -26,6 +27,7 @@ from .dual import (
     read_only,
     trace_of,
 )
+from .kernels.elementwise import Fused
 from .partials import conjugate, moved, split_infinities, times
 
 
@@ -100,11 +102,15 @@ class Primitive:
         return f"<primitive {self.name}>"
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        if self.fast is not None:
-            y = self.fast(*args, **params)
-            if y is not None:
-                return y
-        return self.general(*args, **params)
+        try:
+            if self.fast is not None:
+                y = self.fast(*args, **params)
+                if y is not None:
+                    return y
+            return self.general(*args, **params)
+        except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+            explain_device(error, self.name, args)
+            raise
 
     def general(self, *args: Any, **params: Any) -> Any:
         """Return the value, with tangents of any kind at the largest level of the arguments."""
@@ -179,7 +185,7 @@ def conform_views(y: Array, t: Array, x: DualTensor, level: Level) -> DualTensor
     """Return the dual of y and t, a view of x or of parts of it, both aliasing alike."""
     shared = _share_memory(y, x.primal), _share_memory(t, x.carrier)
     if shared == (True, False):  # writing y would change x's primal but not its tangent
-        y = read_only(y)
+        y = np.copy(y) if on_device(primal_of(y)) else read_only(y)
     elif shared == (False, True):  # x[0] is a number, and its tangent would be a view
         t = t.copy()
     return DualTensor(y, t, level)
@@ -187,7 +193,7 @@ def conform_views(y: Array, t: Array, x: DualTensor, level: Level) -> DualTensor
 
 def _share_memory(a: Array, b: Array) -> bool:
     a, b = (primal_of(getattr(x, "coefficients", x)) for x in (a, b))  # those of a Taylor series
-    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)
+    return has_memory(a) and has_memory(b) and np.may_share_memory(a, b)
 
 
 def fit(t: Array, y: Array) -> Array:
@@ -270,13 +276,13 @@ FUSED_FROM = 1 << 12  # entries of a tangent below which no fused kernel is aske
 
 
 def elementwise(function: Callable, *partials: Callable | None, name: str = "",
-                fused: Callable | None = None) -> Primitive:  # fmt: skip
+                fused: Fused | None = None) -> Primitive:  # fmt: skip
     """Declare an entry-by-entry function with broadcasting.
 
     partials: one an argument, seeing the arguments and the output; its result multiplies the
     tangent. A boolean partial selects, a `Share` selects and divides, a `Guarded` is undefined in
-    places; None marks an argument that is never a dual. fused(*primals, *tangents) returns value
-    and tangents of large arrays from one kernel, or None where that does not pay.
+    places; None marks an argument that is never a dual. fused has kernels that give value and
+    tangents at once, of large NumPy arrays and of CuPy arrays.
     """
 
     def residuals(primals, active, y):
@@ -310,8 +316,11 @@ def elementwise(function: Callable, *partials: Callable | None, name: str = "",
             out.append(_as_argument(unbroadcast(term, shape), dtype.kind))
         return out
 
+    host, device = fused or (None, None)
     make = {1: _fast_unary, 2: _fast_binary}.get(len(partials))
-    fast = make and make(function, partials, name or function.__name__, fused)
+    fast = device and one_launch(device, name or function.__name__)
+    if make is not None:
+        fast = make(function, partials, name or function.__name__, host, device)
     primitive = Primitive(name or function.__name__, function, residuals, push, pull, fast=fast,
                           kind="elementwise")  # fmt: skip
     primitive.split = split_infinities
@@ -320,11 +329,41 @@ def elementwise(function: Callable, *partials: Callable | None, name: str = "",
 
 def _is_plain(x: DualTensor) -> bool:
     """Whether a dual holds arrays alone: no outer level, no factors, no record."""
-    return type(x.carrier) is np.ndarray and type(x.primal) is not DualTensor
+    return is_array(x.carrier) and type(x.primal) is not DualTensor
+
+
+def one_launch(kernel: Callable, name: str) -> Callable:
+    """Return a short cut for duals of CuPy arrays of one level: value and tangents by one kernel.
+
+    kernel(primals, tangents) gives both, or None where it does not serve them; then, and for other
+    arguments, the short cut gives None.
+    """
+
+    def fast(*args):
+        level = k = None
+        primals, tangents = [], []
+        for x in args:
+            t = None
+            if type(x) is DualTensor:
+                if not (on_device(x.carrier) and on_device(x.primal)):
+                    return None
+                if level is not None and (x.level is not level or len(x.carrier) != k):
+                    return None
+                level, x, t = x.level, x.primal, x.carrier
+                k = len(t)
+            primals.append(x)
+            tangents.append(t)
+        if level is None:
+            return None
+        level.check(name)
+        pair = kernel(primals, tangents)
+        return None if pair is None else DualTensor(*pair, level)
+
+    return fast
 
 
 def _fast_unary(function: Callable, partials: Sequence[Any], name: str,
-                fused: Callable | None) -> Callable:  # fmt: skip
+                host: Callable | None, device: Callable | None) -> Callable:  # fmt: skip
     (partial,) = partials
 
     def fast(x):
@@ -332,10 +371,13 @@ def _fast_unary(function: Callable, partials: Sequence[Any], name: str,
             return None
         level, primal, t = x.level, x.primal, x.carrier
         level.check(name)
-        if fused is not None and t.size >= FUSED_FROM:
-            pair = fused(primal, t)
-            if pair is not None:
-                return DualTensor(*pair, level)
+        pair = None
+        if type(t) is not np.ndarray:
+            pair = device and device((primal,), (t,))
+        elif host is not None and t.size >= FUSED_FROM:
+            pair = host(primal, t)
+        if pair is not None:
+            return DualTensor(*pair, level)
         y = function(primal)
         return DualTensor(y, fit(moved(partial(primal, y), t), y), level)
 
@@ -343,7 +385,7 @@ def _fast_unary(function: Callable, partials: Sequence[Any], name: str,
 
 
 def _fast_binary(function: Callable, partials: Sequence[Any], name: str,
-                 fused: Callable | None) -> Callable:  # fmt: skip
+                 host: Callable | None, device: Callable | None) -> Callable:  # fmt: skip
     left, right = partials
 
     def fast(a, b):
@@ -359,10 +401,13 @@ def _fast_binary(function: Callable, partials: Sequence[Any], name: str,
         if level is None or (ta is not None and tb is not None and len(ta) != len(tb)):
             return None
         level.check(name)
-        if fused is not None and ta is not None and tb is not None and ta.size >= FUSED_FROM:
-            pair = fused(a, b, ta, tb)
-            if pair is not None:
-                return DualTensor(*pair, level)
+        pair = None
+        if type(ta if tb is None else tb) is not np.ndarray:
+            pair = device and device((a, b), (ta, tb))
+        elif host is not None and ta is not None and tb is not None and ta.size >= FUSED_FROM:
+            pair = host(a, b, ta, tb)
+        if pair is not None:
+            return DualTensor(*pair, level)
         y = function(a, b)
         if tb is None:
             t = moved(left(a, b, y), align(ta, y.ndim))
@@ -387,12 +432,13 @@ def linear(function: Callable, transpose: Callable, lift: Callable | None = None
     """
 
     def residuals(primals, active, y, **params):
-        return [(np.shape(x), np.asarray(primal_of(x)).dtype) for x in primals], active
+        return [(np.shape(x), dtype_of(x)) for x in primals], active
 
     def push(residuals, tangents, **params):
         arguments, _ = residuals
-        k = next(len(t) for t in tangents if t is not None)
-        full = [np.zeros((k, *shape), dtype) if t is None else t
+        moving = next(t for t in tangents if t is not None)
+        k = len(moving)
+        full = [beside(moving).zeros((k, *shape), dtype) if t is None else t
                 for t, (shape, dtype) in zip(tangents, arguments, strict=True)]  # fmt: skip
         return primitive(*full, **(lift(k, **params) if lift else params))
 
@@ -439,9 +485,8 @@ def bilinear(function: Callable, left: Callable, right: Callable, left_t: Callab
         if ta is None:
             return right(a, tb, **params)
         t, other = left(ta, b, **params), right(a, tb, **params)
-        fresh = type(t) is type(other) is np.ndarray and (t.shape, t.dtype) == (
-            other.shape, other.dtype)  # fmt: skip
-        if not fresh or not t.flags.writeable or np.may_share_memory(t, ta):
+        fresh = is_array(t) and is_array(other) and (t.shape, t.dtype) == (other.shape, other.dtype)
+        if not fresh or not is_writeable(t) or np.may_share_memory(t, ta):
             return t + other
         t += other  # a third array of that size costs more than the sum
         return t

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .beside import beside
 from .errors import DtypeError, OptionError
 from .kernels import random as kernel
 
@@ -39,6 +40,12 @@ def _integer(value: Any, name: str) -> int:
     if not 0 <= number < 2**64:
         raise OptionError(f"{name} is {number}. It must be at least 0 and below 2**64.")
     return number
+
+
+def digest(text: str) -> int:
+    """Return the 64 bits that stand for text in `Key.fold_in`, as a signed integer."""
+    octets = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(octets, "little", signed=True)
 
 
 class Key:
@@ -102,8 +109,7 @@ class Key:
             OptionError: value is neither.
         """
         if isinstance(value, str):
-            digest = hashlib.blake2b(value.encode(), digest_size=8).digest()
-            return self._derive(int.from_bytes(digest, "little"), _FOLD_STRING)
+            return self._derive(digest(value) % 2**64, _FOLD_STRING)
         return self._derive(_integer(value, "Key.fold_in: value"), _FOLD_INTEGER)
 
     def _derive(self, number: int, role: int) -> "Key":
@@ -151,9 +157,10 @@ def _recorded(draw: Callable) -> Callable:
     return drawn
 
 
-def _words(key: Key, size: int, role: int) -> np.ndarray:
+def _words(key: Key, size: int, role: int, like: Any = None) -> np.ndarray:
     check_key(key, "dg.random")
-    return kernel.word_vector(key.words, size, _ONE_STREAM, role)[0]
+    module = kernel.twin(beside(like) is not np)
+    return module.word_vector(key.words, size, _ONE_STREAM, role)[0]
 
 
 def _long_words(key: Key, size: int, role: int) -> np.ndarray:
@@ -206,8 +213,11 @@ def rademacher(key: Key, shape: Shape = (), dtype: Any = np.float64) -> np.ndarr
 
 
 @_recorded
-def bernoulli(key: Key, shape: Shape = (), p: float = 0.5) -> np.ndarray:
+def bernoulli(key: Key, shape: Shape = (), p: float = 0.5, *, like: Any = None) -> np.ndarray:
     """Return booleans that are True with probability p, rounded to a multiple of 2**-32.
+
+    Args:
+        like: an array or dual beside which they are drawn; None: in host memory.
 
     Raises:
         OptionError: p is not in [0, 1], or shape as in uniform.
@@ -216,7 +226,7 @@ def bernoulli(key: Key, shape: Shape = (), p: float = 0.5) -> np.ndarray:
     if not 0 <= p <= 1:  # nan as well
         raise OptionError(f"bernoulli: p is {p}. It must be a probability, from 0 to 1.")
     threshold = np.uint64(round(float(p) * 2**32))
-    return (_words(key, math.prod(shape), _BERNOULLI) < threshold).reshape(shape)
+    return (_words(key, math.prod(shape), _BERNOULLI, like) < threshold).reshape(shape)
 
 
 @_recorded

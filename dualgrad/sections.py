@@ -16,6 +16,7 @@ import numpy as np
 
 from . import tree
 from .arguments import dense, number
+from .beside import as_array
 from .dual import Array, DualTensor, Level, find_level, primal_of, split
 from .errors import ShapeError
 
@@ -126,11 +127,16 @@ class Losses:
         return losses
 
     def _check(self, losses: Any, listed: bool) -> None:
-        plain = np.asarray(primal_of(losses))
+        plain = as_array(primal_of(losses))
         if plain.dtype.kind == "c" or (plain.ndim > 1 and not listed):
             raise ShapeError(
                 f"{WHERE}: the loss has shape {plain.shape}; it must give one real number, or one "
                 f"an example, shape (N,). Take a mean, or sum over the other axes."
+            )
+        if plain.ndim and not len(plain):
+            raise ShapeError(
+                f"{WHERE}: the loss has shape {plain.shape}: it is of no example. Give a batch "
+                f"that is not empty."
             )
         if plain.ndim and self.examples not in (None, len(plain)):
             raise ShapeError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .beside import on_device
 from .dual import Array, Structured
 from .errors import ShapeError
 from .kernels import product
@@ -43,6 +44,10 @@ class Outer(Structured):
         """Return the (k, *shape) array."""
         right = np.reshape(self.right, (len(self), *(1,) * (self.left.ndim - 1), -1))
         return self.left[..., None] * right
+
+    def with_factors(self, left: Array, right: Array) -> "Outer":
+        """Return the like of this with other factors."""
+        return Outer(left, right)
 
     def rows(self) -> Array:
         """Return left as a matrix, (k, rows)."""
@@ -100,6 +105,10 @@ class LowRank:
     def size(self) -> int:
         return math.prod(self.shape)
 
+    def with_factors(self, left: Array, right: Array) -> "LowRank":
+        """Return the like of this with other factors."""
+        return LowRank(left, right, self.shape)
+
     def dense(self) -> Array:
         """Return the array, of `shape`."""
         return np.reshape(self.left.T @ self.right, self.shape)
@@ -108,17 +117,22 @@ class LowRank:
         return self.dense().astype(dtype or self.dtype, copy=False)
 
     def norm(self) -> float:
-        """Return the Frobenius norm, from the r x r Gram matrices of the factors or block by block.
+        """Return the Frobenius norm, a float."""
+        return math.sqrt(float(self.square()))
+
+    def square(self) -> Array:
+        """Return the sum of squares, from the r x r Gram matrices of the factors or block by block.
 
         Whichever takes fewer products; no temporary is larger than the array it stands for.
         """
         rank, rows = self.left.shape
         columns = self.right.shape[1]
         if rank * (rows + columns) <= rows * columns:
-            square = float(np.sum((self.left @ self.left.T) * (self.right @ self.right.T)))
+            square = np.sum((self.left @ self.left.T) * (self.right @ self.right.T))
         else:
-            square = sum(float(np.vdot(block, block)) for _, block in self.row_blocks())
-        return math.sqrt(max(square, 0.0))
+            parts = (np.vdot(block, block).astype(np.float64) for _, block in self.row_blocks())
+            square = sum(parts, start=np.float64(0))
+        return np.maximum(square, 0.0)
 
     def add_to(self, w: np.ndarray, scale: float) -> None:
         """Do w += scale * self in place, without an array of w's size."""
@@ -131,6 +145,8 @@ class LowRank:
     def row_blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows, dense block) over the matrix view (rows, shape[-1]), block by block."""
         height = max(1, BLOCK_BYTES // max(1, self.right.shape[1] * self.dtype.itemsize))
+        if on_device(self.left):  # no cache to stay in, and each block would be a launch
+            height = max(1, self.left.shape[1])
         for start in range(0, self.left.shape[1], height):
             rows = slice(start, min(start + height, self.left.shape[1]))
             yield rows, product.outer_rows(self.left, self.right, rows.start, rows.stop)
@@ -145,7 +161,8 @@ class LowRank:
     def __mul__(self, scale: Any) -> Any:
         if np.ndim(scale):
             return self.dense() * scale
-        return LowRank(self.left * float(scale), self.right, self.shape)  # keeps the dtype
+        factor = scale.astype(self.dtype) if on_device(scale) else float(scale)  # keeps the dtype
+        return LowRank(self.left * factor, self.right, self.shape)
 
     __rmul__ = __mul__
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from . import tree
 from .arguments import Arguments, dense_zeros, owned, split_result, without_aux
+from .beside import has_memory, is_writeable
 from .dual import Array, DualTensor, new_level, primal_of
 from .errors import DtypeError, MissingRuleError, ShapeError
 from .primitive import Node, Primitive
@@ -169,11 +170,10 @@ def apart(results: list, given: Iterable) -> list:
         return alone
 
     for x in given:
-        if isinstance(x, np.ndarray):
+        if has_memory(x):
             is_alone(x)
     return [
-        x.copy() if isinstance(x, np.ndarray) and not (x.flags.writeable and is_alone(x)) else x
-        for x in results
+        x.copy() if has_memory(x) and not (is_writeable(x) and is_alone(x)) else x for x in results
     ]
 
 

@@ -8,6 +8,8 @@
 >>> test_my_function()
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,9 @@ from .check import (
     check_transpose,
     random_like,
 )
+from .estimators import forward_gradient, wants_key
+from .sections import objective
+from .transforms import gradient
 
 __all__ = [
     "CheckError",
@@ -32,6 +37,7 @@ __all__ = [
     "check_function",
     "check_jvp",
     "check_transpose",
+    "check_unbiased",
     "random_like",
     "shapes",
     "tangents",
@@ -142,3 +148,70 @@ def check_function(f: Callable, *args: Any, order: int = 2, k: int = 3, seed: in
     check_jvp(f, args, order, key=key)
     check_directions(f, args, k, key=key)
     check_transpose(f, args, key=key)
+
+
+def check_unbiased(
+    loss: Callable, params: tree.Tree, *args: Any, keys: int = 200, sigmas: float = 5.0,
+    seed: int = 0, **options: Any,
+) -> None:  # fmt: skip
+    """Check that the estimates of dg.forward_gradient(loss, **options) have the gradient for mean.
+
+    The gradient is that of dg.objective(loss(params, *args)), by reverse mode. In each leaf the
+    mean over keys must be as near to it as chance lets it, and have its length along it, within
+    `sigmas` standard errors. What is smaller than these is not seen: more keys see more.
+
+    Raises:
+        CheckError: the mean is elsewhere, as where a local loss misses noise that a layer of its
+        block mixes between groups, places or examples.
+
+    >>> check_unbiased(lambda w, x: (x @ w) ** 2, np.ones(2), np.eye(2), directions=2)
+    """
+    keyed = {"key": random.Key(seed).fold_in("loss")} if wants_key(loss) else {}
+    fixed = functools.partial(loss, **keyed)
+    stated = gradient(lambda p: objective(fixed(p, *args)), mode="reverse")(params)
+    wanted = {path: np.ravel(t) for path, t in tree.parameters(stated).items()}
+    estimate = forward_gradient(lambda p, *rest: fixed(p, *rest), **options)
+    sums = {path: _Mean(t) for path, t in wanted.items()}
+    for i in range(keys):
+        g = estimate(params, *args, key=random.Key(seed).fold_in(i))[1]
+        for path, x in tree.parameters(g).items():
+            sums[path].add(np.ravel(np.asarray(x)))
+    whole = max((float(np.linalg.norm(t)) for t in wanted.values()), default=0.0)
+    wrong = [f"{path!r}: {said}" for path, each in sums.items()
+             if (said := each.disagreement(sigmas, whole))]  # fmt: skip
+    if wrong:
+        raise CheckError(
+            f"dg.testing.check_unbiased: the mean of {keys} estimates is not the gradient. "
+            + "; ".join(wrong)
+        )
+
+
+class _Mean:
+    """The mean of estimates of t, a leaf's gradient, and how much of the distance is chance."""
+
+    def __init__(self, t: np.ndarray) -> None:
+        self.t = t.astype(np.float64)
+        self.total = np.zeros_like(self.t)
+        self.squares = 0.0
+        self.along: list[float] = []  # <g, t> / |t|
+        self.rounding = float(np.sqrt(np.finfo(t.dtype).eps))
+
+    def add(self, g: np.ndarray) -> None:
+        self.total += g
+        self.squares += float(np.vdot(g, g))
+        self.along.append(float(g @ self.t) / (float(np.linalg.norm(self.t)) or 1.0))
+
+    def disagreement(self, sigmas: float, whole: float) -> str:
+        """Return what is wrong, "" if nothing; whole is the length that rounding is relative to."""
+        n, length = len(self.along), float(np.linalg.norm(self.t))
+        mean, error = float(np.mean(self.along)), float(np.std(self.along)) / math.sqrt(n)
+        distance = float(np.linalg.norm(self.total / n - self.t))
+        scatter = max(0.0, self.squares / n - float(np.sum((self.total / n) ** 2)))
+        chance = math.sqrt(scatter / n)
+        least = self.rounding * whole
+        if distance <= sigmas * chance + least and abs(mean - length) <= sigmas * error + least:
+            return ""
+        return (
+            f"{distance:.3g} away from it, where chance gives {chance:.3g}, and {mean:.3g} +- "
+            f"{error:.2g} along it, where it has {length:.3g}"
+        )

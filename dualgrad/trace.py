@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import tree
+from .beside import has_memory
 from .dual import TRACES, DualTensor, Level
 from .errors import DualgradError
 from .operations import name_of
@@ -130,7 +131,7 @@ class Trace:
     def input(self, value: Any) -> Any:
         """Return a leaf of the arguments as a recorded value if it is an array or a key."""
         self.inputs += 1
-        if isinstance(value, (np.ndarray, np.generic, Key)):
+        if has_memory(value) or isinstance(value, (np.generic, Key)):
             return self._wrapped(value)
         self.values.append(value)
         return value
@@ -149,7 +150,7 @@ class Trace:
         self.values.append(value)
         if isinstance(value, Key):
             return TracedKey(self, ref, value)
-        if isinstance(value, (np.ndarray, np.generic)):
+        if has_memory(value) or isinstance(value, np.generic):
             return DualTensor(value, Traced(self, ref), self.level)
         if isinstance(value, (tuple, list)):
             holder = Traced(self, ref)
@@ -178,7 +179,7 @@ class Trace:
 
 
 def _described(x: Any) -> str:
-    if isinstance(x, np.ndarray):
+    if has_memory(x):
         return f"an array of shape {x.shape} and dtype {x.dtype}"
     return f"a {type(x).__name__}"
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import tree
+from .beside import has_memory, is_array
 from .debugging import watching
 from .errors import DtypeError, LevelError, OptionError, ShapeError, StructureError
 from .estimators import forward_gradient, wants_key
-from .kernels.fused import missing
 from .optim import Optimiser
-from .options import choice, num_threads
-from .plan.packed import Store
+from .options import choice, cuda_graphs, largest_derivative, num_threads
+from .plan.packed import Owner
 from .random import Key, check_key
 from .sections import objective
 from .transforms import value_and_gradient
@@ -53,7 +53,9 @@ class TrainingState:
         self._used = False
 
     def _check_unused(self, what: str) -> None:
-        if self._used:
+        params = self._parts["params"]
+        past = isinstance(params, Owner) and params.is_past(self._parts["step"])
+        if self._used or past:
             raise LevelError(
                 f"{what}: this state went into a later step, which wrote over its arrays. "
                 f"Use the state that the step returned: state, value = step(state, *batch). (Where "
@@ -65,9 +67,9 @@ class TrainingState:
         return self._parts[name]
 
     def _params(self) -> Any:
-        """Return the parameters as they are held, a Store where the last step was planned."""
+        """Return the parameters as they are held, an Owner where the last step was planned."""
         params = self._get("params")
-        if type(params) is Store:
+        if isinstance(params, Owner):
             params.restore(self._parts["step"])
         return params
 
@@ -90,7 +92,7 @@ class TrainingState:
     def _natural(self) -> Tree:
         """Return the parameters as arrays of their own shapes."""
         params = self._params()
-        return params.tree() if isinstance(params, Store) else params
+        return params.tree() if isinstance(params, Owner) else params
 
     def state_tree(self) -> Tree:
         """Return everything as one tree, for dg.save."""
@@ -122,10 +124,10 @@ def _copied(x: Any) -> Any:
 
 def _apart(results: Tree, params: Tree) -> Tree:
     """Return what the loss gave, copying what lies in params: the update writes into them."""
-    arrays = [w for w in tree.leaves(params) if isinstance(w, np.ndarray)]
+    arrays = [w for w in tree.leaves(params) if has_memory(w)]
 
     def apart(x: Any) -> Any:
-        inside = isinstance(x, np.ndarray) and any(np.may_share_memory(x, w) for w in arrays)
+        inside = has_memory(x) and any(np.may_share_memory(x, w) for w in arrays)
         return x.copy() if inside else x
 
     return tree.map(apart, results)
@@ -133,13 +135,13 @@ def _apart(results: Tree, params: Tree) -> Tree:
 
 def _check_batch(where: str, batch: tuple) -> None:
     """Raise for a batch without an example, or with a mask that the loss would not see."""
-    if batch and isinstance(batch[0], np.ndarray) and batch[0].ndim and not len(batch[0]):
+    if batch and has_memory(batch[0]) and batch[0].ndim and not len(batch[0]):
         raise ShapeError(
             f"{where}: argument 1 of the batch has shape {batch[0].shape}: a loss over no example "
             f"has no mean, and would make every parameter NaN. Leave such a batch out."
         )
     for number, given in enumerate(batch, 1):
-        if type(given) is not np.ndarray:
+        if not is_array(given):
             for x in tree.leaves(given):
                 if isinstance(x, np.ma.MaskedArray):
                     raise OptionError(
@@ -223,16 +225,16 @@ class TrainingStep:
         """Return what a call returns, done by a plan, or None where the step runs eagerly."""
         if self._planner is None or watching():  # compiled stages do not tell where a NaN is made
             return None
-        memory = state._get("optimiser")
+        key, number, memory = state.key, state.step, state._get("optimiser")
         updates = int(memory["step"])
         done = self._planner.step(
-            state._params(), state.key, state.step, updates, state._get("model_state"), batch
+            state._params(), key, number, updates, state._get("model_state"), batch
         )
         if done is None:
             return None
         store, value, model_state, aux = done
         memory = {"step": np.array(updates + 1, np.int64)}
-        following = TrainingState(store, memory, state.key, state.step + 1, model_state)
+        following = TrainingState(store, memory, key, number + 1, model_state)
         state._used = True
         store.settle()
         return following, ((value, aux) if self._has_aux else value)
@@ -270,6 +272,8 @@ class TrainingStep:
             print(f"  {self._description}")
             return
         print(f"a plan of: {self._description}")
+        if found.started:
+            print(f"  launches: {found.started}")
         for step in found.steps:
             print(f"  {describe(step, found.graph)}  ({step.line})")
 
@@ -358,8 +362,9 @@ def _why_eager(method: Any, plan: bool, optimiser: Optimiser, options: dict[str,
     }
     found = next((reason for reason, holds in reasons.items() if holds), "")
     if not found:
-        num_threads()  # so that a wrong DUALGRAD_NUM_THREADS is met here
-    return found or missing()
+        num_threads()  # so that wrong variables are met here
+        cuda_graphs()
+    return found
 
 
 def _planner(uniform: Callable, loss: Callable, optimiser: Optimiser, precision: str,
@@ -371,7 +376,7 @@ def _planner(uniform: Callable, loss: Callable, optimiser: Optimiser, precision:
         k=options.get("directions", 1),
         distribution=options.get("distribution", "rademacher"),
         structure=options.get("structure", "dense"),
-        clip=options.get("clip"),
+        clip=largest_derivative(options.get("clip")),
         precision=precision,
     )
     assert optimiser.plain is not None

@@ -20,6 +20,7 @@ from .arguments import (
     take_apart,
     without_aux,
 )
+from .beside import as_array, beside, beside_all, dtype_of
 from .dual import Array, DualTensor, new_level, primal_of
 from .errors import DtypeError, DualgradError, OptionError, ShapeError, StructureError
 from .options import choice
@@ -96,9 +97,9 @@ def derivative(f: Callable, argnums: int = 0) -> Callable:
                 f"dg.derivative: x has shape {np.shape(primal_of(chosen[0]))}, not (). Use "
                 f"dg.gradient for one number as result, dg.jacobian for any."
             )
-        g, basis = closed(f, args, numbers, kwargs), tuple(np.eye(len(chosen)))
+        g, basis = closed(f, args, numbers, kwargs), tuple(beside_all(*chosen).eye(len(chosen)))
         y, rows = _push(g, chosen, basis, "dg.derivative", True, False)
-        leaves = [np.asarray(primal_of(x)) for x in chosen]
+        leaves = [as_array(primal_of(x)) for x in chosen]
         check_modes_agree(leaves, tree.leaves(y), "forward", "dg.derivative")
         columns = tuple(tree.map(lambda t, i=i: t[i], rows) for i in range(len(chosen)))
         return _one_or_all(columns, argnums)
@@ -285,8 +286,8 @@ def _rows(g: Callable, chosen: tuple, has_aux: bool, where: str) -> tuple:
     blocks = []
     for i, leaf in enumerate(leaves):
         n = math.prod(leaf.shape)
-        eye = np.reshape(np.eye(n, dtype=leaf.dtype), (n, *leaf.shape))
-        cts = [np.zeros((n, *other.shape), other.dtype) for other in leaves]
+        eye = np.reshape(beside(leaf).eye(n, dtype=leaf.dtype), (n, *leaf.shape))
+        cts = [beside(other).zeros((n, *other.shape), other.dtype) for other in leaves]
         cts[i] = eye
         rows = pull.stacked(tree.unflatten(structure, cts), last=i == len(leaves) - 1)
         blocks.append(_Held(tree.map(
@@ -339,7 +340,7 @@ def _check_real_number(y: Any, where: str) -> None:
             f"{where}: the function must give one real number, and gave a {type(y).__name__}. "
             f"Return the number alone, or with has_aux=True (number, anything)."
         )
-    shape, kind = np.shape(primal_of(y)), np.asarray(primal_of(y)).dtype.kind
+    shape, kind = np.shape(primal_of(y)), dtype_of(primal_of(y)).kind
     if shape != () or kind == "c":
         what = "a complex number" if kind == "c" else f"shape {shape}"
         raise ShapeError(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import optree
 
+from .beside import has_memory
 from .errors import StructureError
 
 Tree = Any  # a nesting of containers with arrays as leaves
@@ -56,7 +57,7 @@ def _same(x: Any, y: Any) -> bool:
     """Tell whether two static values are equal; arrays in them are compared entry by entry."""
     if x is y:
         return True
-    if isinstance(x, np.ndarray) or isinstance(y, np.ndarray):
+    if has_memory(x) or has_memory(y):
         alike = type(x) is type(y) and x.dtype == y.dtype and x.shape == y.shape
         return alike and bool(np.all((x == y) | ((x != x) & (y != y))))
     if type(x) is not type(y):

@@ -97,7 +97,8 @@ def training_step(options: argparse.Namespace) -> dg.training.TrainingStep:
         method = "backprop"
         if forward:
             given = {name: getattr(options, name) for name in GUIDED}
-            method = dg.guided_gradient(**given, has_state=True)
+            heads = dg.Key(options.seed).fold_in("heads")
+            method = dg.guided_gradient(**given, has_state=True, head_key=heads)
         return dg.training_step(network_loss, optimiser, method=method, has_state=True)
     more = forward_options(options) if forward else {}
     return dg.training_step(loss_of(options), optimiser, method=options.method, **more)
@@ -254,8 +255,7 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         parser.error("--diagnose does not go with --model resnet18; cnn and localmixer have it")
     if options.structure and options.perturb != "weights":
         parser.error("--structure shapes directions of weights; add --perturb weights")
-    if options.device == "gpu":
-        parser.error("--device gpu: this version has no GPU kernels yet; leave it out")
+    trainer.check_device(parser, options)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -291,7 +291,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     trainer.check_outputs(options)
-    data = load(options)
+    data = dg.to_device(load(options), options.device)
     x, y = data["train"]
     options.examples = len(x)
     per_epoch = dg.datasets.batches_per_epoch(len(x), options.batch_size)

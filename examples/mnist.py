@@ -174,8 +174,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if options.structure and options.perturb != "weights":
         parser.error("--structure shapes directions of weights; add --perturb weights")
     options.structure = options.structure or ("rank1" if options.perturb == "weights" else "dense")
-    if options.device == "gpu":
-        parser.error("--device gpu: this version has no GPU kernels yet; leave it out")
+    trainer.check_device(parser, options)
     return options
 
 
@@ -223,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     state, finished = run.train(model, diagnose)
     seconds = time.perf_counter() - start
     predict = state.params.average if options.losses == "local" else state.params
-    test = trainer.evaluate(predict, x_test, y_test)
+    test = trainer.evaluate(predict, *dg.to_device((x_test, y_test), options.device))
     result = trainer.summary(run, state, test, seconds, finished, len(y_test) == 10_000)
     trainer.report(run, result, test)
     return 0 if finished else 130

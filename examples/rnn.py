@@ -99,8 +99,9 @@ class Recurrent(dg.nn.Module):
     def __call__(self, tokens: np.ndarray) -> Any:
         """Return logits, (N, answers, alphabet), for tokens of shape (N, time)."""
         units, alphabet = np.shape(self.output.weight)
-        codes = np.eye(alphabet + 2, dtype=self.output.weight.dtype)
-        h = np.zeros((len(tokens), units), codes.dtype)
+        symbols = np.arange(alphabet + 2, like=tokens)  # beside the tokens, on a GPU too
+        codes = np.astype(symbols[:, None] == symbols, self.output.weight.dtype)
+        h = np.zeros((len(tokens), units), codes.dtype, like=tokens)
         logits = []
         for t, now in enumerate(tokens.T, start=self.answers - tokens.shape[1]):
             z = self.cell(np.concatenate([codes[now], h], axis=1))
@@ -123,7 +124,8 @@ class CopyRun(trainer.Run):
 
     def draw(self, name: str | int, size: int) -> tuple[np.ndarray, np.ndarray]:
         options, key = self.options, self.key.fold_in("data").fold_in(name)
-        return copy_task(key, size, options.symbols, options.alphabet, options.length)
+        drawn = copy_task(key, size, options.symbols, options.alphabet, options.length)
+        return dg.to_device(drawn, options.device)
 
     def batches(self, first: int) -> Iterator[tuple]:
         for number in itertools.count(first):
@@ -159,8 +161,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if options.structure and options.perturb != "weights":
         parser.error("--structure shapes directions of weights; --perturb activations has none")
     options.structure = options.structure or "dense"
-    if options.device == "gpu":
-        parser.error("--device gpu: this version has no GPU kernels yet; leave it out")
+    trainer.check_device(parser, options)
     lr, directions, steps = DEFAULTS[options.perturb if forward else "backprop"]
     options.lr = lr if options.lr is None else options.lr
     options.directions = options.directions or directions
@@ -182,7 +183,7 @@ def training_step(options: argparse.Namespace) -> dg.training.TrainingStep:
 
 def dense(gradient: Any, params: Any) -> Any:
     """Return a gradient of arrays: noise in every step gives factors larger than the matrix."""
-    return dg.tree.map(np.asarray, gradient)
+    return dg.tree.map(lambda g: g.dense() if isinstance(g, dg.LowRank) else g, gradient)
 
 
 def forward_options(options: argparse.Namespace) -> dict:

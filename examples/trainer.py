@@ -14,6 +14,7 @@ import dualgrad as dg
 
 EVALUATION_BATCH = 1000
 WINDOW = 200  # steps that the shown training loss is a mean of
+FETCH = 50  # steps on a GPU between two looks at the losses: each look waits for it
 
 
 class DivergedError(ArithmeticError):
@@ -78,7 +79,8 @@ def add_options(
     train.add_argument("--structure", choices=("dense", "rank1"),
                        help=f"of directions of weights (default: {structure})")  # fmt: skip
     train.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    train.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    train.add_argument("--device", choices=("cpu", "gpu"), default="cpu",
+                       help="gpu needs CuPy and an NVIDIA GPU (default: cpu)")  # fmt: skip
     output = parser.add_argument_group("output")
     output.add_argument("--checkpoint", type=Path, metavar="PATH", help="where to save the state")
     output.add_argument("--checkpoint-every", type=positive_int, default=1000, metavar="STEPS",
@@ -107,6 +109,14 @@ def run(main, arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # outside the training loop, which finishes its step first
         print("error: interrupted", file=sys.stderr)
         return 130
+
+
+def check_device(parser: Parser, options: argparse.Namespace) -> None:
+    """End with one line where the device that --device asks for is not there."""
+    try:
+        dg.to_device((), options.device)
+    except dg.DeviceError as error:
+        parser.error(f"--device gpu: {str(error).removeprefix('dg.to_device: ')}")
 
 
 def check_outputs(options: argparse.Namespace) -> None:
@@ -163,9 +173,10 @@ class Run:
     def __init__(self, options: argparse.Namespace, step: dg.training.TrainingStep, x, y) -> None:
         self.options = options
         self.step = step
-        self.x, self.y = x, y
+        self.x, self.y = dg.to_device((x, y), options.device)
         self.key = dg.Key(options.seed)
         self.losses: list[tuple[int, float]] = []
+        self.pending: list = []  # the last steps' numbers and losses, these still on the device
         self.diagnoses: list[dict] = []
         self.evaluations: list[dict] = []  # of images held out, where a script has them
 
@@ -247,6 +258,7 @@ class Run:
 
     def train(self, params, diagnose=None, model_state=None):
         """Return (state, finished) after all steps, or after Ctrl-C; both are saved."""
+        params, model_state = dg.to_device((params, model_state), self.options.device)
         state = self.step.init(params, self.key.fold_in("train"), model_state)
         if self.options.resume:
             state = self.load(state)
@@ -259,19 +271,32 @@ class Run:
                 if diagnose and number % every == 0:
                     self.diagnoses.append({"step": number, **diagnose(state, *batch)})
                 state, value = self.step(state, *batch)
-                if not math.isfinite(value):
-                    raise self.diverged("the loss", number + 1)
-                self.losses.append((number + 1, float(value)))
+                self.pending.append((number + 1, value))
+                shown = number % FETCH == FETCH - 1 or number + 1 == total
+                if shown or self.options.device == "cpu":
+                    self.fetch()
                 self.look(state)
                 bar.update()
-                if number % 50 == 49 or number + 1 == total:
+                if shown:
                     bar.set_postfix_str(f"loss {self.recent_loss():.4f}")
                 if stopped:
                     break
                 if self.options.checkpoint and (number + 1) % self.options.checkpoint_every == 0:
+                    self.fetch()
                     self.save(state)
+            self.fetch()
             self.save(state)
         return state, state.step == total
+
+    def fetch(self) -> None:
+        """Bring the pending losses to the host, in one copy; DivergedError for one that is NaN."""
+        steps = [number for number, _ in self.pending]
+        values = np.stack([value for _, value in self.pending]) if steps else np.zeros(0)
+        self.pending.clear()
+        for number, value in zip(steps, dg.to_device(values, "cpu"), strict=True):
+            if not math.isfinite(value):
+                raise self.diverged("the loss", number)
+            self.losses.append((number, float(value)))
 
     def recent_loss(self) -> float:
         recent = [loss for _, loss in self.losses[-WINDOW:]]
@@ -297,13 +322,18 @@ def _interruptible():
 
 
 def evaluate(predict, x, y) -> dict:
-    """Return loss and accuracy of predict(x), logits, over a whole set, and those of each class."""
-    loss, right = 0.0, np.zeros(y.shape, bool)
+    """Return loss and accuracy of predict(x), logits, over a whole set, and those of each class.
+
+    x and y lie where the model does.
+    """
+    losses, hits = [], []
     for start in range(0, len(y), EVALUATION_BATCH):
         rows = slice(start, start + EVALUATION_BATCH)
         logits = predict(x[rows])
-        loss += float(np.sum(dg.nn.cross_entropy(logits, y[rows], reduction="none")))
-        right[rows] = np.argmax(logits, axis=-1) == y[rows]
+        losses.append(np.sum(dg.nn.cross_entropy(logits, y[rows], reduction="none")))
+        hits.append(np.argmax(logits, axis=-1) == y[rows])
+    losses, hits, y = dg.to_device((np.stack(losses), hits, y), "cpu")
+    loss, right = sum(map(float, losses)), np.concatenate(hits)
     by_class = [float(np.mean(right[y == c])) for c in range(int(y.max()) + 1)]
     return {"loss": loss / y.size, "accuracy": float(np.mean(right)), "by_class": by_class}
 
@@ -314,9 +344,8 @@ def compare_with_gradient(loss, options: dict, key: dg.Key, samples: int = 8):
     exact = dg.gradient(lambda *args: dg.objective(loss(*args)), mode="reverse")
 
     def flat(tree) -> np.ndarray:
-        return np.concatenate(
-            [np.ravel(np.asarray(g)) for g in dg.tree.leaves(tree) if g is not None]
-        )
+        leaves = dg.tree.leaves(dg.to_device(tree, "cpu"))
+        return np.concatenate([np.ravel(np.asarray(g)) for g in leaves if g is not None])
 
     def diagnose(state, *batch) -> dict:
         params = state.params
@@ -339,13 +368,15 @@ def summary(
     """Return what --json writes."""
     options = run.options
     forward = options.method == "forward"
+    losses = getattr(options, "losses", None) or "global"
+    terms = len(state.params.blocks) if losses == "local" else 0
     return {
         "model": options.model,
         "method": options.method,
         "perturb": options.perturb if forward else None,
         "directions": options.directions if forward else None,
         "structure": options.structure if forward else None,
-        "losses": getattr(options, "losses", "global"),
+        "losses": losses,
         "parameters": dg.nn.parameter_count(state.params),
         "steps": state.step,
         "batch_size": options.batch_size,
@@ -353,6 +384,7 @@ def summary(
         "seed": options.seed,
         "seconds": seconds,
         "train_loss": run.recent_loss(),
+        "train_loss_is": f"sum of {terms} local losses" if terms else "the network's loss",
         "test_loss": test["loss"],
         "test_accuracy": test["accuracy"],
         "full_test_set": full_test_set,
@@ -367,8 +399,9 @@ def report(run: Run, result: dict, test: dict) -> None:
         print(f"interrupted after step {result['steps']} of {run.options.steps}")
     print(
         f"{result['model']}, {result['method']}: {result['steps']} steps in "
-        f"{result['seconds']:.1f} s, train loss {result['train_loss']:.4f}, test loss "
-        f"{result['test_loss']:.4f}, test accuracy {result['test_accuracy']:.4f}"
+        f"{result['seconds']:.1f} s, train loss {result['train_loss']:.4f} "
+        f"({result['train_loss_is']}), test loss {result['test_loss']:.4f}, "
+        f"test accuracy {result['test_accuracy']:.4f}"
     )
     for row in run.diagnoses:
         print(f"step {row['step']:>7}: cosine {row['cosine']:+.4f}, "
@@ -376,10 +409,10 @@ def report(run: Run, result: dict, test: dict) -> None:
     if run.options.json:
         run.options.json.write_text(json.dumps(result) + "\n")
     if run.options.plot:
-        plot(run, test)
+        plot(run, test, result["train_loss_is"])
 
 
-def plot(run: Run, test: dict) -> None:
+def plot(run: Run, test: dict, what: str) -> None:
     """Draw the training loss, raw and smoothed, and the accuracy: over the run, or by class."""
     need("matplotlib").use("Agg")
     from matplotlib import pyplot
@@ -388,9 +421,10 @@ def plot(run: Run, test: dict) -> None:
     steps, losses = np.array(run.losses or [(0, math.nan)]).T
     width = max(1, min(WINDOW, len(losses) // 10))
     smooth = np.convolve(losses, np.ones(width) / width, "valid")
-    left.plot(steps, losses, color="0.8", linewidth=0.5, label="each batch")
+    left.plot(steps, losses, color="0.8", linewidth=0.5, label=f"each batch, {what}")
     left.plot(steps[width - 1 :], smooth, color="C0", label=f"mean of {width}")
-    left.axhline(test["loss"], color="C1", linestyle="--", label=f"test, {test['loss']:.3f}")
+    test_label = f"test, the network's, {test['loss']:.3f}"
+    left.axhline(test["loss"], color="C1", linestyle="--", label=test_label)
     left.set(
         xlabel="step",
         ylabel="loss",

@@ -73,7 +73,7 @@ def zeros(shape: Sequence[int], dtype: Any) -> Any:
 
 def contiguous(x: Any) -> Any:
     """Return x, or a copy of it whose rows follow one another in memory."""
-    return cupy().ascontiguousarray(x)
+    return x if x.flags.c_contiguous else cupy().ascontiguousarray(x)
 
 
 def blocks(n: int, threads: int) -> int:

@@ -5,6 +5,7 @@ import importlib.util
 import hypothesis
 import numpy as np
 import pytest
+from device_case import device_or_standin
 
 # Times vary on shared machines: no example is refused for being slow. The same examples are drawn
 # at every run; `pytest --hypothesis-profile=explore` draws new ones.
@@ -25,3 +26,14 @@ def xp(request):
     if not cupy.cuda.is_available():
         pytest.skip("cupy is installed, and finds no device")
     return cupy
+
+
+@pytest.fixture(scope="module")
+def device():
+    """The array module of the device: cupy where there is one, else tests/standin in its place.
+
+    With the stand-in, kernels run on the host. Module-wide, since hypothesis refuses fixtures that
+    are made anew for each test.
+    """
+    with device_or_standin() as module:
+        yield module

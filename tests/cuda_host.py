@@ -24,6 +24,8 @@ HEADERS = Path(__file__).parent / "host"
 COMPILER = shutil.which("g++")
 SANITIZE = os.environ.get("DUALGRAD_SANITIZE") == "1"
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-w", "-ffp-contract=off", f"-I{HEADERS}"]
+# A template's __shared__ arrays are static: without this all libraries would have the first one's.
+FLAGS += ["-fno-gnu-unique"]
 if SANITIZE:
     FLAGS += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 KERNEL = re.compile(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from dualgrad.beside import beside
 from dualgrad.operations import name_of
 from dualgrad.testing import arrays
 
@@ -52,6 +53,15 @@ class Case:
                 *(a.draw(dict(zip(letters, n, strict=True)), dtype) for a in self.arguments)
             )
         )
+
+
+def near(x: Any, constant: Any) -> Any:
+    """Return a constant of a case where x lies; of lists, tuples and dicts each part."""
+    if isinstance(constant, dict):
+        return {name: near(x, value) for name, value in constant.items()}
+    if type(constant) in (list, tuple):
+        return type(constant)(near(x, value) for value in constant)
+    return beside(x).asarray(constant) if isinstance(constant, np.ndarray) else constant
 
 
 CASES: list[Case] = []

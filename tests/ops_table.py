@@ -10,7 +10,7 @@ import ops_table_functions  # noqa: F401  (adds its cases)
 import ops_table_linalg  # noqa: F401  (adds its cases)
 import ops_table_shapes  # noqa: F401  (adds its cases)
 import ops_table_ufuncs  # noqa: F401  (adds its cases)
-from ops_case import CASES, Argument, apart, case, within
+from ops_case import CASES, Argument, apart, case, near, within
 
 from dualgrad.ops import neural as nn
 
@@ -70,11 +70,20 @@ for _name in ("maximum", "minimum", "fmax", "fmin"):  # no two entries of an `ap
     case(_call, within(0.1, 2), within(-2, -0.1, "j"))
 case(np.modf, within(0.1, 0.9), call=lambda x: np.modf(x + 2)[0], what="fraction")
 case(np.sign, within(0.3, 2), call=lambda x: np.real(np.sign(x + 1j)), what="of complex")
-case(np.heaviside, "3", call=lambda h: np.heaviside(np.array([-1, 0, 2], h.dtype), h), what="at 0")
+case(
+    np.heaviside,
+    "3",
+    call=lambda h: np.heaviside(near(h, np.array([-1, 0, 2], h.dtype)), h),
+    what="at 0",
+)
 case(np.angle, within(0.3, 2), call=lambda x: np.angle(x, deg=True), what="degrees", complex=True)
 case(np.absolute, within(-2, -0.3), what="left of the imaginary axis", complex=True)
 case(
-    np.where, "i j", "j", call=lambda a, b: np.where(np.arange(b.size) % 2 == 0, a, b), complex=True
+    np.where,
+    "i j",
+    "j",
+    call=lambda a, b: np.where(near(b, np.arange(b.size) % 2 == 0), a, b),
+    complex=True,
 )
 case(np.where, "i", call=lambda a: np.where([[True], [False]], a, 0.5), what="beside a number")
 _RANGE = (within(-1, -0.3, "j"), within(1.3, 2, "i 1"))
@@ -166,7 +175,7 @@ for _groups, _shape in ((2, "2 2 1 4"), (4, "2 2 1 4")):
 
 
 def _dominant(a):
-    return a + 6 * np.eye(a.shape[-1], dtype=a.dtype)
+    return a + near(a, 6 * np.eye(a.shape[-1], dtype=a.dtype))
 
 
 for _a, _b in (
@@ -208,11 +217,16 @@ for _operation in (*SMOOTH_REDUCTIONS, np.max, np.amax, np.min, np.amin, np.ptp,
              complex=_operation in SMOOTH_REDUCTIONS[:-1])  # fmt: skip
 for _operation in (np.sum, np.prod, np.max, np.min):
     case(_operation, "", what="of a number")
-case(np.sum, "i j", call=lambda x: np.sum(x, where=np.arange(x.shape[1]) % 2 == 0), what="where")
+case(
+    np.sum,
+    "i j",
+    call=lambda x: np.sum(x, where=near(x, np.arange(x.shape[1]) % 2 == 0)),
+    what="where",
+)
 case(
     np.prod,
     "3 3",
-    call=lambda x: np.prod(x * np.array([1.0, 0.0, 1.0], x.dtype), 1),
+    call=lambda x: np.prod(x * near(x, np.array([1.0, 0.0, 1.0], x.dtype)), 1),
     what="one zero",
 )
 case(
@@ -221,7 +235,12 @@ case(
     call=lambda x: np.prod(x - x[:, :1] * x[:, 1:2] / x[:, 1:2], 1),
     what="a computed zero",
 )
-case(np.prod, "2 3", call=lambda x: np.prod(x * np.array([0.0, 0.0, 1.0], x.dtype)), what="zeros")
+case(
+    np.prod,
+    "2 3",
+    call=lambda x: np.prod(x * near(x, np.array([0.0, 0.0, 1.0], x.dtype))),
+    what="zeros",
+)
 case(np.max, apart("i j"), call=lambda x: np.max(x, initial=-5.0), what="initial")
 case(np.min, apart("i j"), call=lambda x: np.min(x, axis=0, initial=-5.0), what="initial below")
 case(np.mean, "0 3", call=lambda x: np.mean(x, axis=1), what="of no rows")
@@ -266,7 +285,8 @@ for _operation in (nn.softmax, nn.log_softmax):
         )
 for _reduction in ("mean", "none"):
     case(nn.cross_entropy, "i 3", what=_reduction,
-         call=lambda x, r=_reduction: nn.cross_entropy(x, np.arange(len(x)) % 3, r))  # fmt: skip
+         call=lambda x, r=_reduction: nn.cross_entropy(
+             x, near(x, np.arange(len(x)) % 3), r))  # fmt: skip
     case(nn.mse, "i j", "i j", call=lambda x, y, r=_reduction: nn.mse(x, y, r), what=_reduction)
 for _operation in (nn.max_pool2d, nn.avg_pool2d):
     case(_operation, apart("2 5 4 3"), call=lambda x, f=_operation: f(x, 2), what="size 2")

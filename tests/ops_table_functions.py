@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from ops_case import apart, case, within
+from ops_case import apart, case, near, within
 
 import dualgrad as dg
 
@@ -19,7 +19,7 @@ WIDE = {"widens": True, "narrow": False}  # float64 out, float16 not taken
 
 def variants(function, *options):
     """A call of the function with each of the options, keywords for the first argument."""
-    return lambda x: tuple(function(x, **o) for o in options)
+    return lambda x: tuple(function(x, **near(x, o)) for o in options)
 
 
 def like(x):
@@ -50,13 +50,13 @@ case(
     "2 3 4",
     what="axes",
     narrow=False,
-    call=lambda a: np.average(a, (2, 0), np.arange(8.0).reshape(4, 2).astype(a.dtype)),
+    call=lambda a: np.average(a, (2, 0), near(a, np.arange(8.0).reshape(4, 2).astype(a.dtype))),
 )
 
 
 def _with_nans(function, *options):
     def call(x):
-        return tuple(function(np.where(MASK, x, np.nan), **o) for o in options)
+        return tuple(function(np.where(near(x, MASK), x, np.nan), **o) for o in options)
 
     return call
 
@@ -83,14 +83,14 @@ for _methods in (METHODS[:5], METHODS[5:]):
         what=", ".join(_methods),
         narrow=False,
         call=lambda x, ms=_methods: [
-            np.quantile(x, np.array(_Q, x.dtype), 1, method=m) for m in ms
+            np.quantile(x, near(x, np.array(_Q, x.dtype)), 1, method=m) for m in ms
         ],
     )
 for _operation, _scale in ((np.percentile, 100), (np.nanpercentile, 100), (np.nanquantile, 1)):
     case(_operation, apart("3 4"), within(0.68, 0.72, ""), what="both move", narrow=False,
          call=lambda x, q, f=_operation, s=_scale: f(x, q * s, (0, 1), keepdims=True))  # fmt: skip
 case(np.quantile, apart("3 4"), what="weights", call=lambda x: np.quantile(
-    x, [0.1, 0.6], 1, method="inverted_cdf", weights=np.arange(1, 5)))  # fmt: skip
+    x, [0.1, 0.6], 1, method="inverted_cdf", weights=near(x, np.arange(1, 5))))  # fmt: skip
 case(np.nanquantile, apart("3 4"), call=_with_nans(
     np.nanquantile, {"q": 0.37, "axis": 0}, {"q": 0.1, "method": "weibull"}),
     what="of some", narrow=False)  # fmt: skip
@@ -98,7 +98,12 @@ case(np.nanquantile, apart("3 4"), call=_with_nans(
 # --- cumulative, differences, integrals
 
 case(np.cumprod, "3 4", call=variants(np.cumprod, {}, {"axis": 0}, {"axis": -1}), complex=True)
-case(np.cumprod, "4", call=lambda x: np.cumprod(x * np.array([1, 0, 1, 0], x.dtype)), what="zeros")
+case(
+    np.cumprod,
+    "4",
+    call=lambda x: np.cumprod(x * near(x, np.array([1, 0, 1, 0], x.dtype))),
+    what="zeros",
+)
 for _operation in (np.cumulative_sum, np.cumulative_prod):
     case(_operation, "3 4", call=lambda x, f=_operation: f(x, axis=1, include_initial=True))
 case(np.diff, "3 4", "3", what="ends",
@@ -111,7 +116,9 @@ for _order in (1, 2):
          call=lambda f, h, o=_order: (np.gradient(f, h[0], np.cumsum(h), edge_order=o),
                                       np.gradient(f, axis=0, edge_order=o)))  # fmt: skip
 case(
-    np.unwrap, within(0, 0.5, "5"), call=lambda p: np.unwrap(p + np.array([0, 4, 8, 1, 9], p.dtype))
+    np.unwrap,
+    within(0, 0.5, "5"),
+    call=lambda p: np.unwrap(p + near(p, np.array([0, 4, 8, 1, 9], p.dtype))),
 )
 _KNOTS = within(-0.1, 0.1, "4")
 case(
@@ -121,7 +128,9 @@ case(
     "4",
     what="inside and outside",
     **WIDE,
-    call=lambda x, xp, fp: np.interp(x + np.arange(0.5, 4), xp + np.arange(4), fp, right=7.0),
+    call=lambda x, xp, fp: np.interp(
+        x + near(x, np.arange(0.5, 4)), xp + near(x, np.arange(4)), fp, right=7.0
+    ),
 )
 case(
     np.interp,
@@ -130,7 +139,9 @@ case(
     "4",
     what="periodic",
     **WIDE,
-    call=lambda x, xp, fp: np.interp(x + [-2.5, 0.5, 4.5, 9], xp + np.arange(4), fp + 1j, period=4),
+    call=lambda x, xp, fp: np.interp(
+        x + near(x, np.array([-2.5, 0.5, 4.5, 9])), xp + near(x, np.arange(4)), fp + 1j, period=4
+    ),
 )
 case(np.sinc, within(-3, 3, "4"), complex=True)
 case(np.sinc, within(-0.01, 0.01, "2"), what="near 0")
@@ -182,14 +193,14 @@ case(np.polydiv, within(0.5, 2, "4"), within(1, 2, "2"),
      call=lambda u, v: (np.polydiv(u, v), np.polydiv(v, u)), narrow=False)  # fmt: skip
 case(np.vander, "3", call=lambda x: (np.vander(x), np.vander(x, 2, increasing=True)), **WIDE)
 case(np.roots, within(-0.2, 0.2, "4"), narrow=False, complex=True,
-     call=lambda p: np.roots(p + np.array([1, 0, -7, 0], p.dtype)))  # fmt: skip
+     call=lambda p: np.roots(p + near(p, np.array([1, 0, -7, 0], p.dtype))))  # fmt: skip
 case(np.roots, within(-0.2, 0.2, "3"), what="a pair", narrow=False,
-     call=lambda p: np.roots(p + np.array([1, 1, 2], p.dtype)))  # fmt: skip
+     call=lambda p: np.roots(p + near(p, np.array([1, 1, 2], p.dtype))))  # fmt: skip
 case(np.poly, "3", narrow=False, complex=True)
 case(np.poly, "3 3", what="of a matrix", **WIDE)
 case(np.polyfit, within(-0.2, 0.2, "5"), "5", within(0.5, 1, "5"), **WIDE, call=lambda x, y, w: (
-    np.polyfit(x + np.arange(5), y, 2, w=w, cov=True),
-    np.polyfit(x + np.arange(5), np.stack([y, w], 1), 1, full=True)[:2]))  # fmt: skip
+    np.polyfit(x + near(x, np.arange(5)), y, 2, w=w, cov=True),
+    np.polyfit(x + near(x, np.arange(5)), np.stack([y, w], 1), 1, full=True)[:2]))  # fmt: skip
 
 # --- order and sets
 
@@ -218,33 +229,42 @@ case(np.setdiff1d, apart("5"), call=lambda x: np.setdiff1d(x[:3], x[2:]))
 case(np.setxor1d, apart("5"), call=lambda x: np.setxor1d(x[:3], x[2:]))
 _IN_BINS = np.array([2.6, 0.1, 1.4, 0.6])
 case(np.histogram, within(-0.2, 0.2, "4"), within(0.5, 1, "4"), **WIDE, call=lambda x, w: (
-    np.histogram(x * 0.5 + _IN_BINS.astype(x.dtype), 3, density=True, weights=w),
+    np.histogram(x * 0.5 + near(x, _IN_BINS.astype(x.dtype)), 3, density=True, weights=w),
     np.histogram(x, [-1, 0.5, 3], weights=w)[0]))  # fmt: skip
 case(np.histogram_bin_edges, apart("4"), call=lambda x: np.histogram_bin_edges(x, 3), narrow=False)
 case(np.histogram2d, within(-0.2, 0.2, "4"), within(0.5, 1, "4"), **WIDE,
-     call=lambda x, w: np.histogram2d(x + _IN_BINS, x - _IN_BINS, [3, 2], weights=w))  # fmt: skip
+     call=lambda x, w: np.histogram2d(
+         x + near(x, _IN_BINS), x - near(x, _IN_BINS), [3, 2], weights=w))  # fmt: skip
 case(np.histogramdd, within(-0.1, 0.1, "4 2"), within(0.5, 1, "4"), **WIDE, call=lambda x, w: (
-    np.histogramdd(x + _IN_BINS[:, None], (3, [0.0, 1, 3]), density=True, weights=w)))  # fmt: skip
+    np.histogramdd(
+        x + near(x, _IN_BINS[:, None]), (3, [0.0, 1, 3]), density=True, weights=w)))  # fmt: skip
 case(np.bincount, "4", call=lambda w: np.bincount([3, 0, 3, 1], w, 6), **WIDE)
 
 # --- choices
 
 _CONDITIONS = [MASK, np.arange(4) > 1]
-case(np.select, "3 4", "4", call=lambda x, y: np.select(_CONDITIONS, [x, y], x * x), complex=True)
+case(
+    np.select,
+    "3 4",
+    "4",
+    call=lambda x, y: np.select(near(x, _CONDITIONS), [x, y], x * x),
+    complex=True,
+)
 case(
     np.choose,
     "3 4",
     "4",
     call=lambda x, y: (
-        np.choose(MASK.astype(int), [x, y]),
+        np.choose(near(x, MASK.astype(int)), [x, y]),
         np.choose([[4], [-1]], [x[:1], y], mode="wrap"),
     ),
 )
 case(np.piecewise, "3 4", call=lambda x: (
-    np.piecewise(x, [MASK, MASK & (np.arange(4) > 1)], [lambda v: v * np.mean(v), np.sin, 2.0]),
-    np.piecewise(x, [MASK], [lambda v, a, b: a * v + b], 3, b=x[0, 0])))  # fmt: skip
+    np.piecewise(
+        x, near(x, [MASK, MASK & (np.arange(4) > 1)]), [lambda v: v * np.mean(v), np.sin, 2.0]),
+    np.piecewise(x, near(x, [MASK]), [lambda v, a, b: a * v + b], 3, b=x[0, 0])))  # fmt: skip
 case(np.compress, "3 4", call=lambda x: (np.compress([0, 1], x, 0), np.compress([1, 0, 1], x)))
-case(np.extract, "3 4", call=lambda x: np.extract(MASK, x))
+case(np.extract, "3 4", call=lambda x: np.extract(near(x, MASK), x))
 case(np.delete, "3 4", call=lambda x: (np.delete(x, 5), np.delete(x, [0, -1], 1),
                                        np.delete(x, slice(1, None), 0)))  # fmt: skip
 case(np.insert, "3 4", "3", "", call=lambda x, v, s: (
@@ -263,8 +283,15 @@ case(np.rot90, "2 3 4", call=lambda x: tuple(np.rot90(x, k, (2, 0)) for k in ran
 case(np.fliplr, "i j")
 case(np.flipud, "i")
 case(np.resize, "2 3", call=lambda x: (np.resize(x, (3, 5)), np.resize(x, 4)))
+
+
+def _between_zeros(x):
+    ends = near(x, np.zeros(2, x.dtype)), near(x, np.zeros(1, x.dtype))
+    return np.concatenate([ends[0], x, ends[1]])
+
+
 case(np.trim_zeros, within(0.3, 2, "3"), call=lambda x: tuple(
-    np.trim_zeros(np.concatenate([np.zeros(2, x.dtype), x, np.zeros(1, x.dtype)]), t)
+    np.trim_zeros(_between_zeros(x), t)
     for t in ("fb", "f", "b")))  # fmt: skip
 case(np.dstack, "i", "i", call=lambda *xs: np.dstack(xs))
 case(np.block, "i j", "j", "", call=lambda x, y, z: np.block([[x, 2 * x], [y, y], [z * y, x[:1]]]))
@@ -282,7 +309,7 @@ case(
         np.meshgrid(xs[0]),
     ),
 )
-case(np.ix_, "i", call=lambda x: np.ix_(x, np.ones(2, x.dtype)))
+case(np.ix_, "i", call=lambda x: np.ix_(x, near(x, np.ones(2, x.dtype))))
 case(np.diagflat, "i 2", call=lambda x: (np.diagflat(x), np.diagflat(x, -1)))
 case(
     sliding_window_view,

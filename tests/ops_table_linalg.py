@@ -5,7 +5,7 @@ fifth of what is drawn, so that finite differences meet neither a jump of LAPACK
 """
 
 import numpy as np
-from ops_case import case
+from ops_case import case, near
 
 
 def _orthogonal(n, seed):
@@ -18,14 +18,14 @@ def away(a):
     k = min(m, n)
     s = 3.0 * np.arange(1, k + 1)
     fixed = (_orthogonal(m, 2 * m)[:, :k] * s) @ _orthogonal(n, 2 * n + 1)[:k]
-    return 0.2 * a + fixed.astype(a.dtype)
+    return 0.2 * a + near(a, fixed.astype(a.dtype))
 
 
 def definite(a):
     """A matrix near a with eigenvalues 3, 6, 9, ..., symmetric where a is 0."""
     n = a.shape[-1]
     q = _orthogonal(n, n)
-    return 0.2 * a + ((q * (3.0 * np.arange(1, n + 1))) @ q.T).astype(a.dtype)
+    return 0.2 * a + near(a, ((q * (3.0 * np.arange(1, n + 1))) @ q.T).astype(a.dtype))
 
 
 def at(place, function, **options):

@@ -3,7 +3,7 @@
 import operator
 
 import numpy as np
-from ops_case import case
+from ops_case import case, near
 
 # --- indexing and shapes
 
@@ -118,7 +118,7 @@ for _axis in (0, 1, -1):
 case(
     np.stack,
     "3 i",
-    call=lambda x: np.stack([x[0], 2 * x[1], np.zeros(x.shape[1], x.dtype)]),
+    call=lambda x: np.stack([x[0], 2 * x[1], near(x, np.zeros(x.shape[1], x.dtype))]),
     what="rows",
 )
 for _operation, _shapes in ((np.hstack, ("i j", "i m")), (np.vstack, ("i j", "j"))):
@@ -138,6 +138,10 @@ case(np.astype, "i j", call=lambda x: x.astype(x.dtype, copy=False) * x, what="t
 
 
 for _operation in (np.zeros_like, np.empty_like, np.ones_like):
-    case(_operation, "i j", call=lambda x, f=_operation: np.where(np.zeros(x.shape, bool), f(x), x))
+    case(
+        _operation,
+        "i j",
+        call=lambda x, f=_operation: np.where(near(x, np.zeros(x.shape, bool)), f(x), x),
+    )
 case(np.full_like, "i j", call=lambda x: np.full_like(x, 3.0) * x)
 case(np.full_like, "i j", "", call=np.full_like, what="with a dual")

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import pytest
 import dualgrad as dg
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-SHARED = {"catalogue", "curves", "functions", "jax_peer", "models", "peers", "timing",
-          "torch_peer"}  # fmt: skip
+SHARED = set(
+    """catalogue cells curves functions gpu_cases gpu_child gpu_contestants gpu_peers
+    gpu_report gpu_trainers jax_peer models peers timing torch_peer""".split()
+)
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in SHARED)
 ALONE = ("--peers", "none")
 
@@ -196,6 +199,53 @@ def test_estimators_keep_their_laws(tmp_path):
     again = json.loads(path.read_text())["rows"]
     assert again[-1] == found["rows"][-1] | {"cosine": 0.25}
     assert again[:-1] == found["rows"][:-1] and len(lines.read_text().splitlines()) == len(first)
+    other = [line.replace(found_data(first), "of other images") for line in first]
+    lines.write_text("\n".join(other) + "\n")  # nothing is taken from them
+    run_on_packaged_images(tmp_path, "estimators", *small[:-3], "--only", "backprop")
+    assert len(lines.read_text().splitlines()) == len(first) + 3
+
+
+def found_data(lines):
+    """Return what stands in the settings of cells for the images they were measured with."""
+    time, *rest = (json.loads(line) for line in lines)
+    name, images = time["settings"][:2]
+    assert name == "time" and all("law" in cell for cell in rest)
+    assert all(cell["settings"][2] == images for cell in rest)  # after network and estimator
+    return images
+
+
+def test_the_fingerprint_of_images_tells_data_sets_apart(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    estimators = importlib.import_module("estimators")
+    x, y = np.arange(80.0).reshape(40, 2), np.arange(40)
+    options = types.SimpleNamespace(batch=2)
+
+    def of(x, y):
+        return estimators.fingerprint(types.SimpleNamespace(train=(x, y)), options)
+
+    assert of(x, y) == of(x.copy(), y)
+    assert len({of(x, y), of(x[:-1], y[:-1]), of(x + 1, y), of(x, y + 1)}) == 4
+
+
+def test_an_interrupt_ends_a_script_in_one_line(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    timing = importlib.import_module("timing")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        timing.run(interrupted)
+    assert ended.value.code == 130 and capsys.readouterr().err.count("\n") == 1
+    for name in ("frog", "fournier", "estimators"):
+        assert "timing.run(main)" in (FOLDER / f"{name}.py").read_text()
+
+
+def test_frog_is_quick_where_it_is_asked_to_be(tmp_path):
+    picture = tmp_path / "frog.png"
+    found = figures(tmp_path, "frog", "--quick", "--plot", str(picture))["cells"]
+    assert {c["steps"] for c in found} == {100} and {c["n"] for c in found} == {2, 8}
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_frog_goes_on_where_it_stopped(tmp_path):

@@ -313,3 +313,7 @@ def test_batches_refuses_what_it_cannot_cut():
         batches(X, Y, 5, key=Key(0), epoch=0, start=5)
     with pytest.raises(OptionError, match="epoch -1"):
         batches(X, Y, 5, key=Key(0), epoch=-1)
+    with pytest.raises(OptionError, match="size is 2.5"):
+        batches(X, Y, 2.5, key=Key(0), epoch=0)
+    with pytest.raises(OptionError, match=r"x is a list.*np\.asarray\(x\)"):
+        batches([1, 2], [1, 2], 1, key=Key(0), epoch=0)

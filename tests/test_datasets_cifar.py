@@ -115,6 +115,11 @@ def test_reads_the_environment(small, monkeypatch, tmp_path):
         dg.datasets.cifar10(tmp_path / "nowhere")
 
 
+def test_a_folder_too_deep_is_told_from_another(small):
+    with pytest.raises(DataError, match="is the folder cifar-10-batches-bin/ itself. Give its par"):
+        cifar.cifar10(small)
+
+
 def test_a_missing_batch_is_named(small):
     (small / "data_batch_4.bin").unlink()
     with pytest.raises(DataError, match="neither data_batch_4.bin nor data_batch_4.bin.gz"):
@@ -320,7 +325,7 @@ def slowly(x, key, pad, flip):
 )
 @settings(max_examples=60)
 def test_augmentation_is_the_loop_over_images(shape, pad, flip, dtype, seed):
-    x = np.random.default_rng(0).integers(1, 256, shape).astype(dtype)
+    x, pad = np.random.default_rng(0).integers(1, 256, shape).astype(dtype), min(pad, *shape[1:3])
     before, key = x.copy(), dg.Key(seed)
     found = augment(x, key=key, pad=pad, flip=flip)
     assert found.dtype == x.dtype and not np.shares_memory(found, x)
@@ -395,5 +400,8 @@ def test_augmentation_refuses_what_it_cannot_do():
         augment(x[0], key=dg.Key(0))
     with pytest.raises(OptionError, match="augment: pad is -1"):
         augment(x, key=dg.Key(0), pad=-1)
+    for pad in (1.5, 5, 10, True):
+        with pytest.raises(OptionError, match=f"augment: pad is {pad}.*shorter side.*, 4"):
+            augment(x, key=dg.Key(0), pad=pad)
     with pytest.raises(OptionError, match="augment: key=0; give"):
         augment(x, key=0)

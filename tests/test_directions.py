@@ -97,7 +97,7 @@ def test_a_rank_one_direction_follows_the_map(distribution):
 
 @pytest.mark.parametrize("distribution", MATRIX)
 def test_activity_noise_follows_the_map(distribution):
-    noise = drawing.draw_noise(KEY, "site/1", (2, 3, 20), np.float64, (1, 3), distribution)
+    noise = drawing.draw_noise(KEY, "site/1", np.zeros((2, 3, 20)), (1, 3), distribution)
     expected = table(
         lambda d, r, c: MATRIX[distribution]("site/1", r, c, d + 1, 4), 2, 6, 20
     ).reshape(2, 2, 3, 20)

@@ -6,6 +6,7 @@ what holds for each leaf.
 
 import dataclasses
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -313,6 +314,18 @@ def test_what_an_estimator_calls():
     np.testing.assert_array_equal(first, [w + x])
     np.testing.assert_array_equal(second[:1], first)
     assert first is not draw((0, 1))[0] and not np.shares_memory(first, w)
+
+
+def test_orthogonal_directions_are_made_in_one_array_of_float64():
+    """k d numbers of 8 bytes and the k d that are returned, of 4 here; no third array."""
+    params = [np.zeros((50, 100), np.float32) for _ in range(10)]
+    value, d = 4 * dg.directions.orthogonal, 50_000
+    dg.directions.draw(KEY, params, distribution=value)
+    tracemalloc.start()
+    dg.directions.draw(KEY, params, distribution=value)
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 4 * d * 8 < used < 4 * d * (8 + 4) * 1.2
 
 
 # --- errors

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import dualgrad as dg
+from dualgrad import nn
 
 KEY = dg.Key(11)
 X = np.random.default_rng(0).normal(size=(5, 3))
@@ -27,6 +28,12 @@ def sum_of_squares(w):
         ({"clip": 0.0}, "clip=0.0"),
         ({"clip": float("nan")}, "clip=nan"),
         ({"clip": "1"}, "clip='1'"),
+        ({"clip": True}, "clip=True"),
+        ({"directions": True}, "directions=True"),
+        (
+            {"perturb": "activations", "distribution": dg.directions.orthogonal},
+            "distribution=orthogonal has no meaning",
+        ),
         ({"perturb": "activations", "structure": "rank1"}, "structure='rank1' has no meaning"),
         ({"perturb": "activations", "combine": "projection"}, "combine='projection' has no"),
         ({"perturb": "activations", "guess": np.ones(3)}, "guess="),
@@ -57,6 +64,22 @@ TWO_AXES = np.ones((3, 4))
         (sum_of_squares, np.ones(3), {"guess": np.ones(4)}, dg.ShapeError, "the guess (4,)"),
         (sum_of_squares, np.ones(3), {"guess": {"w": np.ones(3)}}, dg.StructureError, "guess"),
         (sum_of_squares, np.ones(3), {"guess": []}, dg.OptionError, "guess=[]"),
+        (sum_of_squares, np.ones(3), {"guess": np.ones(3) * 1j}, dg.DtypeError, "is real, and"),
+        (
+            lambda p: np.sum(p["w"]),
+            {"w": np.ones(2)},
+            {"guess": {"w": np.array([1.0, np.nan])}, "combine": "projection"},
+            dg.OptionError,
+            "the guess for parameter 'w' is not finite",
+        ),
+        (
+            sum_of_squares,
+            np.ones(3),
+            {"guess": lambda w: w},
+            dg.OptionError,
+            "has no argument named key",
+        ),
+        (lambda w: w[:0], np.ones(3), {}, dg.ShapeError, "it is of no example"),
         (
             lambda w: X @ w,
             np.ones(3),
@@ -118,3 +141,27 @@ def test_an_outlived_level_does_not_take_noise():
     dg.forward_gradient(loss, perturb="activations")(TWO_AXES, key=KEY)
     with pytest.raises(dg.LevelError, match="has returned"):
         dg.nn.linear(X, kept[0])
+
+
+def test_numbers_of_numpy_bound_derivatives_as_python_s_do():
+    found = [
+        dg.forward_gradient(sum_of_squares, clip=clip)(np.ones(3, np.float32), key=KEY)[1]
+        for clip in (1, np.float32(1), np.float64(1))
+    ]
+    assert all(g.dtype == np.float32 and g.tobytes() == found[0].tobytes() for g in found)
+
+
+@pytest.mark.parametrize("value, options", [
+    (dg.directions.normal, {"distribution": "normal"}),
+    (3 * dg.directions.normal, {"distribution": "normal", "directions": 3}),
+    (dg.directions.rademacher, {}),
+])  # fmt: skip
+def test_noise_takes_a_distribution_by_value_as_by_name(value, options):
+    def loss(w):
+        return nn.linear(X, w)[:, 0] ** 2
+
+    params = np.ones((3, 1))
+    by_value = dg.forward_gradient(loss, perturb="activations", distribution=value)
+    by_name = dg.forward_gradient(loss, perturb="activations", **options)
+    a, b = (np.asarray(fg(params, key=KEY)[1]) for fg in (by_value, by_name))
+    np.testing.assert_array_equal(a, b)

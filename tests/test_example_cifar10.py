@@ -156,7 +156,6 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(train, script, monkeypatch, 
         (("--method", "backprop", "--model", "cnn", "--directions", "2"), "--directions"),
         (("--model", "cnn", "--structure", "rank1"), "--perturb weights"),
         (("--diagnose",), "--diagnose"),
-        (("--device", "gpu"), "--device gpu"),
     ],
 )
 def test_a_bad_option_is_one_line_and_exit_code_two(script, capsys, options, said):
@@ -197,3 +196,32 @@ def test_a_checkpoint_of_another_run_is_refused(train, capsys, tmp_path):
     ):
         code, _ = train(*options, "--resume", *other)
         assert code == 2 and "Resume with the same options" in capsys.readouterr().err
+
+
+def test_a_run_on_the_device_is_that_on_the_host(train, device):
+    options = (
+        "--model",
+        "cnn",
+        "--steps",
+        2,
+        "--width",
+        0.25,
+        "--batch-size",
+        4,
+        "--directions",
+        1,
+    )
+    (code, expected), (code_there, found) = train(*options), train(*options, "--device", "gpu")
+    assert code == code_there == 0
+    for name in ("train_loss", "test_loss", "test_accuracy"):
+        assert found[name] == pytest.approx(expected[name], rel=2e-3)
+
+
+def test_without_a_device_one_line_says_what_to_install(script, capsys, monkeypatch):
+    why = 'CuPy is not installed. Run: python -m pip install "cupy-cuda12x[ctk]"'
+    monkeypatch.setattr("dualgrad.kernels.cuda.missing", lambda: why)
+    with pytest.raises(SystemExit) as caught:
+        script[0].main(["--device", "gpu"])
+    shown = capsys.readouterr()
+    assert caught.value.code == 2 and shown.out == ""
+    assert shown.err == f"error: --device gpu: {why} (--help lists the options)\n"

@@ -106,6 +106,9 @@ def test_every_model_and_method_runs(train, model, options):
     code, summary = train("--model", model, "--steps", 3, *options)
     assert code == 0 and summary["steps"] == 3
     local = summary["losses"] == "local"
+    what = "sum of %d local losses" if local else "the network's loss"
+    blocks = {"mlp": 2, "cnn": 3, "localmixer": 2}.get(summary["model"], 0)
+    assert summary["train_loss_is"] == (what % blocks if local else what)
     sizes = {"mlp": 674_836 if local else 1_863_690, "logreg": 7850, "localmixer": 429_076}
     assert summary["parameters"] == sizes[model]
     assert local == (model != "logreg" and options == () or "local" in options)
@@ -254,7 +257,6 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(train, capsys, tmp_
         (("--lr", "-1"), "--lr"),
         (("--directions", "-2"), "--directions"),
         (("--structure", "rank1"), "--perturb weights"),
-        (("--device", "gpu"), "--device gpu"),
         (("--method", "sgd"), "invalid choice"),
     ],
 )
@@ -354,3 +356,21 @@ def test_training_on_the_packaged_images_reaches_an_accuracy(
     path = tmp_path / "summary.json"
     assert trainer.run(mnist.main, [*map(str, options), "--json", str(path)]) == 0
     assert json.loads(path.read_text())["test_accuracy"] >= accuracy
+
+
+def test_a_run_on_the_device_is_that_on_the_host(train, device):
+    options = ("--model", "mlp", "--units", "16,8", "--steps", 4, "--directions", 2)
+    (code, expected), (code_there, found) = train(*options), train(*options, "--device", "gpu")
+    assert code == code_there == 0
+    for name in ("train_loss", "test_loss", "test_accuracy"):
+        assert found[name] == pytest.approx(expected[name], rel=2e-3)
+
+
+def test_without_a_device_one_line_says_what_to_install(script, capsys, monkeypatch):
+    why = 'CuPy is not installed. Run: python -m pip install "cupy-cuda12x[ctk]"'
+    monkeypatch.setattr("dualgrad.kernels.cuda.missing", lambda: why)
+    with pytest.raises(SystemExit) as caught:
+        script[0].main(["--device", "gpu"])
+    shown = capsys.readouterr()
+    assert caught.value.code == 2 and shown.out == ""
+    assert shown.err == f"error: --device gpu: {why} (--help lists the options)\n"

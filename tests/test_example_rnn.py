@@ -210,7 +210,6 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(train, script, monkeypatch, 
         (("--epochs", "2"), "unrecognized arguments"),
         (("--method", "backprop", "--directions", "2"), "takes no"),
         (("--perturb", "activations", "--structure", "rank1"), "--structure"),
-        (("--device", "gpu"), "--device gpu"),
     ],
 )
 def test_a_bad_option_is_one_line_and_exit_code_two(script, capsys, options, said):
@@ -230,3 +229,21 @@ def test_a_checkpoint_of_another_task_or_network_is_refused(train, capsys, tmp_p
         code, summary = train(*SMALL, *other, "--checkpoint", path, "--resume")
         assert code == 2 and summary is None
         assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_run_on_the_device_is_that_on_the_host(train, device):
+    options = SMALL
+    (code, expected), (code_there, found) = train(*options), train(*options, "--device", "gpu")
+    assert code == code_there == 0
+    for name in ("train_loss", "test_loss", "test_accuracy"):
+        assert found[name] == pytest.approx(expected[name], rel=2e-3)
+
+
+def test_without_a_device_one_line_says_what_to_install(script, capsys, monkeypatch):
+    why = 'CuPy is not installed. Run: python -m pip install "cupy-cuda12x[ctk]"'
+    monkeypatch.setattr("dualgrad.kernels.cuda.missing", lambda: why)
+    with pytest.raises(SystemExit) as caught:
+        script[0].main(["--device", "gpu"])
+    shown = capsys.readouterr()
+    assert caught.value.code == 2 and shown.out == ""
+    assert shown.err == f"error: --device gpu: {why} (--help lists the options)\n"

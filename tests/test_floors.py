@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up; a package stands for all modules in it.
 FLOORS = [
     {"kernels"},
-    {"errors", "foreign", "level", "dual", "tree", "operations", "methods", "options"}
+    {"errors", "beside", "foreign", "level", "dual", "tree", "operations", "methods", "options"}
     | {"array_api", "array_fft", "array_functions", "array_linalg"},
     {"random", "partials", "primitive", "trace"},
     {"ops", "special"},
@@ -22,19 +22,20 @@ FLOORS = [
         "arguments",
         "tape",
         "custom",
+        "devices",
         "transforms",
         "jet",
         "laplacian",
         "sparse",
         "drawing",
         "directions",
+        "families",
         "check",
         "debugging",
         "differences",
-        "testing",
         "vectorize",
     },
-    {"sections", "activity", "estimators"},
+    {"perturbed", "sections", "activity", "estimators", "testing"},
     {"nn", "optim"},
     {"plan", "training", "checkpoint"},
     {"datasets"},
@@ -53,7 +54,7 @@ ONLY_IN_FUNCTIONS = ONLY_IN_KERNELS | {
 }
 # Compiled code: these import numba at their top, and are imported inside functions alone.
 COMPILED = ("dualgrad.kernels.fused.", "dualgrad.kernels.elementwise.loops")
-LIGHT = {COMPILED[0] + name for name in ("__init__", "cpu", "gpu")}
+LIGHT = {COMPILED[0] + name for name in ("__init__", "cpu", "gpu", "step")}
 NEVER = {"torch", "jax", "autograd", "tensorflow", "casadi", "mpmath"}
 
 

@@ -236,6 +236,23 @@ def test_local_gradients_are_a_guess_of_forward_gradient():
     np.testing.assert_allclose(flat(g), flat(exact) @ s / (s @ s) * s, rtol=1e-8, atol=1e-14)
 
 
+@pytest.mark.parametrize("space", nn.guided.SPACES)
+def test_fixed_heads_come_from_the_head_key_whatever_the_step_s(space):
+    """Equal in all steps of a run, and others in another run."""
+
+    def estimate(key, **options):
+        fg = dg.guided_gradient(guess="fixed-ntk", space=space, **options)
+        return flat(fg(network(), X, Y, key=key)[1])
+
+    one, two = dg.Key(1), dg.Key(2)
+    np.testing.assert_array_equal(estimate(one), estimate(two))
+    mine = estimate(one, head_key=two)
+    np.testing.assert_array_equal(mine, estimate(two, head_key=two))
+    assert not np.allclose(mine, estimate(one))
+    with pytest.raises(dg.OptionError, match="head_key: key=3"):
+        dg.guided_gradient(head_key=3)
+
+
 @pytest.mark.parametrize(
     "options", [{"target": "far"}, {"guess": "best"}, {"space": "time"}, {"clip": 0}]
 )

@@ -420,24 +420,24 @@ def test_a_stateful_block_asks_for_its_state():
     np.testing.assert_allclose(new["0"]["block"]["1"]["mean"], want, rtol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "options, said",
-    [({"groups": 3}, "3 groups do not divide 4"), ({"groups": 4, "normalised": True}, "makes 0")],
-)
-def test_heads_that_would_not_train_are_refused(options, said):
-    with pytest.raises(dg.OptionError, match=said):
-        nn.ReplicatedHead(4, CLASSES, **options)
-
-
-def test_heads_that_do_not_fit_are_refused():
-    head = nn.ReplicatedHead(6, CLASSES, groups=2, dtype=np.float64)
-    with pytest.raises(dg.OptionError, match="has its own loss.*Leave loss out"):
-        nn.LocalBlock(linear(4, 6, 40), head, loss=np.sum)
-    with pytest.raises(dg.ShapeError, match="built for 6 channels"):
-        head(X)
-    with pytest.raises(dg.ShapeError, match="every axis of the loss must divide"):
-        b = nn.LocalBlock(nn.Sequential(linear(4, 5, 41), lambda z: z[:, :1] * np.ones(6)), head)
-        dg.forward_gradient(lambda b: b(X, Y)[1], perturb="activations")(b, key=KEY)
+def test_local_losses_have_a_derivative_each_and_no_scale_of_one_block():
+    """mean(d^2) / |g|^2 holds for one derivative: of a block alone, not of the sum over blocks."""
+    net, k = nn.LocalNetwork(block(4, 6, 0), block(6, 5, 1)), 2
+    fg = dg.forward_gradient(lambda net: net.local_losses(X, Y), directions=k, with_info=True)
+    _, g, info = fg(net, key=KEY)
+    assert info.derivatives.shape == (k, 2)
+    for m in range(2):
+        for i in range(k):
+            v = masked(info.directions, i, f"blocks/{m}/")
+            d = dg.jvp(lambda n, m=m: np.mean(local(m)(n)), (net,), (v,))[1]
+            np.testing.assert_allclose(info.derivatives[i, m], d, rtol=1e-9)
+    with pytest.raises(dg.ShapeError, match=r"\(2, 2\), not \(k,\).*one block alone"):
+        dg.directions.estimated_scale(info.derivatives, g)
+    fg = dg.forward_gradient(lambda b: b(X, Y)[1], directions=k, with_info=True)
+    _, g, info = fg(net.blocks[0], key=KEY)
+    t = flat(reverse(lambda b: b(X, Y)[1], net.blocks[0]))
+    c = dg.directions.estimated_scale(info.derivatives, g)
+    np.testing.assert_allclose(c, flat(g) @ t / (flat(g) @ flat(g)), rtol=1e-9)
 
 
 @pytest.mark.parametrize("blocks", [(), (linear(4, 4, 0),), ([block(4, 4, 0)],)])

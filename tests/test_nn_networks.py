@@ -345,3 +345,11 @@ def test_adaptive_pooling_refuses_what_is_no_image():
 def test_a_missing_state_is_refused():
     with pytest.raises(OptionError, match="init_state"):
         nn.ResNet18(**SMALL)(IMAGES)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("state", [None, {}, 3, {"mean": np.zeros(4), "variance": np.ones(4)}])
+def test_batch_norm_asks_for_its_state(state, training):
+    layer = nn.BatchNorm(3, dtype=np.float64)
+    with pytest.raises(dg.OptionError, match=r"BatchNorm: state is.*layer\.init_state\(\)"):
+        layer(np.ones((5, 3)), state, training=training)

@@ -21,6 +21,8 @@ for name in {packages!r}:
 home = pathlib.Path(dualgrad.__file__).parent
 assert (home / "py.typed").is_file()
 assert len(list((home / "datasets" / "mnist_subset").glob("*.gz"))) == 4
+sources = {{str(path.relative_to(home / "kernels")) for path in home.glob("kernels/**/*.cu*")}}
+assert sources == {sources!r}, sources
 assert "kernels" not in sys.modules
 print(home, dualgrad.__version__)
 """
@@ -37,6 +39,18 @@ def packages_in_tree():
 
 def test_every_package_is_listed():
     assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == packages_in_tree()
+
+
+def cuda_sources():
+    """Return the files of CUDA source under kernels/."""
+    return {str(path.relative_to(ROOT / "kernels")) for path in ROOT.glob("kernels/**/*.cu*")}
+
+
+def test_every_file_of_cuda_is_packaged():
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["dualgrad.kernels"]
+    packaged = {path for pattern in patterns for path in (ROOT / "kernels").glob(pattern)}
+    assert {str(path.relative_to(ROOT / "kernels")) for path in packaged} == cuda_sources()
+    assert "common.cuh" in cuda_sources()
 
 
 def test_kernels_is_a_link_to_the_folder_at_the_top():
@@ -90,5 +104,10 @@ def test_an_install_contains_everything(kind, tmp_path):
     else:  # build makes the sdist, and the wheel from that
         run(sys.executable, "-m", "build", "--outdir", tmp_path / "dist", tree, cwd=tmp_path)
         run(*install, *(tmp_path / "dist").glob("*.whl"), cwd=tmp_path)
-    printed = run(python, "-c", PROBE.format(packages=packages_in_tree()), cwd=tmp_path)
+    printed = run(
+        python,
+        "-c",
+        PROBE.format(packages=packages_in_tree(), sources=cuda_sources()),
+        cwd=tmp_path,
+    )
     assert (str(tree) in printed) == (kind == "editable")

@@ -197,6 +197,25 @@ def test_eager_and_planned_calls_take_turns(function, options):
     assert_close(planned[1], eager[1], 1e-6)
 
 
+def test_a_state_goes_from_one_step_to_another(function, options):
+    """As where a rate is lowered half-way, by a step with other directions and another loss."""
+    more = {**options, "directions": 5, "clip": 0.1}
+    ends = []
+    for plan in (True, False):
+        first = make(function, options, plan=plan)
+        second = dg.training_step(
+            lambda p, x, y: 2 * function(p, x, y), dg.optim.sgd(0.02), plan=plan, **more
+        )
+        third = dg.training_step(function, dg.optim.sgd(0.5), plan=plan, **options)
+        state, values = steps(first, first.init(P, KEY), GIVEN[:3])
+        for step, given in ((second, GIVEN[3:5]), (first, GIVEN[5:7]), (third, GIVEN[7:9])):
+            values.append(step.value(state, *given[0]))
+            state, found = steps(step, state, given)
+            values += found
+        ends.append((values, state.params))
+    assert_close(*ends, 1e-10)
+
+
 def test_threads_that_train_their_own_states_get_the_bits_of_one(function, options):
     shared = make(function, options)
     keys = [dg.Key(i) for i in range(4)]

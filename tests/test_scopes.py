@@ -8,7 +8,6 @@ import pytest
 
 import dualgrad as dg
 from dualgrad import nn
-from dualgrad.kernels.fused import missing
 
 KEY = dg.Key(9)
 N, CLASSES, SIGMAS = 5, 3, 5
@@ -235,7 +234,7 @@ def test_projections_of_modules_that_are_blocks(structure):
     (_, gradient, info), (_, other, whole) = found
     np.testing.assert_allclose(flat(gradient), flat(other), rtol=1e-9, atol=1e-12)
     assert info.derivatives.shape == (3, 2)
-    np.testing.assert_allclose(np.sum(info.derivatives, axis=1), whole.derivatives, rtol=1e-10)
+    np.testing.assert_allclose(info.derivatives, whole.derivatives, rtol=1e-10)
 
 
 # --- derivatives by example
@@ -297,8 +296,8 @@ def replicated(layer, channels, groups, **options):
     return nn.LocalBlock(layer, head)
 
 
-def convolution(pool):
-    conv = nn.Conv2d(2, 4, 3, activation="relu", key=KEY, dtype=np.float64)
+def convolution(pool, channels=4):
+    conv = nn.Conv2d(2, channels, 3, activation="relu", key=KEY, dtype=np.float64)
     return nn.Sequential(conv, nn.MaxPool2d(2)) if pool else conv
 
 
@@ -309,7 +308,8 @@ HEADS = [(groups, patches, normalised) for groups in (1, 2, 4) for patches in (T
 @pytest.mark.parametrize("groups, patches, normalised", HEADS)
 def test_copies_add_up_to_the_cross_entropy_and_its_gradient(groups, patches, normalised):
     options = {"patches": patches, "normalised": normalised}
-    b, h = replicated(convolution(True), 4, groups, **options), normal(30, N, 2, 3, 4)
+    c = 6 if normalised else 4
+    b, h = replicated(convolution(True, c), c, groups, **options), normal(30, N, 2, 3, c)
     copies, head = b.aux.losses(h, Y)
     assert copies.shape == ((N, 2, 3, groups) if patches else (N, 1, 1, groups))
     total = np.sum(copies, axis=(1, 2, 3)) + np.sum(head, axis=1)
@@ -319,7 +319,7 @@ def test_copies_add_up_to_the_cross_entropy_and_its_gradient(groups, patches, no
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-13)
     one = dg.forward_gradient(lambda b: b(IMAGES, Y)[1], perturb="activations")(b, key=KEY)[1]
     np.testing.assert_allclose(flat(one.aux), flat(reverse(lambda b: b(IMAGES, Y)[1], b).aux))
-    drawn = draws(lambda b: b(IMAGES, Y)[1], b, 60, directions=10)
+    drawn = draws(lambda b: b(IMAGES, Y)[1], b, 60, directions=20)
     assert_mean(drawn, exact)
 
 
@@ -413,7 +413,7 @@ def test_local_losses_are_not_planned_on_one_level(together, capsys):
         for _ in range(2):
             state, _ = step(state, X, Y)
         ends.append(flat(state.params))
-    assert ("eager, as" in capsys.readouterr().out) == (not missing())
+    assert "eager, as" in capsys.readouterr().out
     np.testing.assert_array_equal(*ends)
 
 

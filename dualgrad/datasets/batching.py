@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import OptionError, ShapeError
+from ..options import is_whole
 from ..random import Key, check_key, permutation
 
 Array = Any
@@ -11,6 +12,8 @@ Array = Any
 
 def batches_per_epoch(examples: int, size: int) -> int:
     """Return how many whole batches of a size an epoch has; OptionError if there is not one."""
+    if not is_whole(size):
+        raise OptionError(f"batches: size is {size!r}. Give a whole number of examples.")
     if not 1 <= size <= examples:
         raise OptionError(
             f"batches: a batch of {size} cannot be cut from {examples} examples. "
@@ -37,16 +40,22 @@ def batches(
         start: number of the epoch's batch to begin with.
 
     Raises:
-        OptionError: size, epoch or start out of range.
+        OptionError: size, epoch or start out of range or not whole; x or y is no array.
         ShapeError: x and y have different lengths.
     """
     check_key(key, "batches")
+    for name, given in (("x", x), ("y", y)):
+        if not hasattr(given, "shape"):
+            raise OptionError(
+                f"batches: {name} is a {type(given).__name__}, which no permutation can cut. Give "
+                f"an array: np.asarray({name})."
+            )
     if len(x) != len(y):
         raise ShapeError(
             f"batches: x has {len(x)} examples and y {len(y)}. Give one label for each example."
         )
     count = batches_per_epoch(len(x), size)
-    if epoch < 0 or not 0 <= start <= count:
+    if not (is_whole(epoch) and is_whole(start)) or epoch < 0 or not 0 <= start <= count:
         raise OptionError(
             f"batches: there is no batch {start} of epoch {epoch} (an epoch has {count}). "
             f"Give an epoch from 0 and a start from 0 to {count}."

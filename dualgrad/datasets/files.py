@@ -38,6 +38,11 @@ def local_folder(data_dir: str | os.PathLike[str] | None, name: str) -> Path | N
             f"{source}={str(root)!r} is not a folder. Give the folder that holds {name}/."
         )
     if not (root / name).is_dir():
+        if root.resolve().name == name:
+            raise DataError(
+                f"{source}={str(root)!r} is the folder {name}/ itself. Give its parent, "
+                f"{str(root.parent)!r}."
+            )
         raise DataError(
             f"{source}={str(root)!r} has no folder {name}/ (looked for {root / name}). "
             f"Give the folder that holds {name}/, or put the data set there."

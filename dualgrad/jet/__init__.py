@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import tree
 from ..arguments import Arguments, owned, split_result, tangent_like
+from ..beside import beside, has_memory
 from ..dual import Array, Level, new_level, read_only
 from ..errors import OptionError, StructureError
 from ..kernels import memory
@@ -78,10 +79,12 @@ def _carrier(x: Array, rows: list, level: Level) -> Series:
     _check_order(order, x.dtype)
     if (order + 1) * x.size * x.dtype.itemsize >= memory.MAPPED:
         memory.keep()
-    while rows and isinstance(rows[-1], (np.ndarray, np.generic)) and not np.any(rows[-1]):
+    while (
+        rows and (has_memory(rows[-1]) or isinstance(rows[-1], np.generic)) and not np.any(rows[-1])
+    ):
         rows = rows[:-1]
     rows = [c / math.factorial(j) if j > 1 else c for j, c in enumerate(rows, 1)]
-    stacked = np.stack(rows) if rows else np.zeros((0, *x.shape), x.dtype)
+    stacked = np.stack(rows) if rows else beside(x).zeros((0, *x.shape), x.dtype)
     return Series(read_only(stacked), order, level)
 
 
@@ -112,7 +115,7 @@ def _terms(arguments: Arguments, primals: Sequence, series: Sequence) -> list[li
             )
         given = [v for v, m in zip(leaves, arguments.moving, strict=True) if m]
         rows.append([
-            np.zeros(x.shape, x.dtype) if v is None else tangent_like(x, v, WHERE)
+            beside(x).zeros(x.shape, x.dtype) if v is None else tangent_like(x, v, WHERE)
             for x, v in zip(arguments.floating(), given, strict=True)
         ])  # fmt: skip
     return rows
@@ -133,4 +136,4 @@ def _derivatives(y: Array, carrier: Any, order: int) -> list:
     _check_order(order, dtype)
     rows = [] if carrier is None else list(carrier.coefficients)
     found = [c * math.factorial(j) for j, c in enumerate(rows, 1)]
-    return found + [np.zeros(y.shape, dtype)[()] for _ in range(order - len(rows))]
+    return found + [beside(y).zeros(y.shape, dtype)[()] for _ in range(order - len(rows))]

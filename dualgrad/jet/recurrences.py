@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..beside import as_array, beside, has_memory
 from ..dual import Array, primal_of
 
 Rows = Any  # an array (d, *shape), a list of d duals, or a Table
@@ -24,8 +25,8 @@ class Table:
 
     def __init__(self, first: Array, count: int) -> None:
         self.rows: Any = []
-        if isinstance(first, (np.ndarray, np.generic)):
-            self.rows = np.empty((count, *first.shape), first.dtype)
+        if has_memory(first) or isinstance(first, np.generic):
+            self.rows = beside(first).empty((count, *first.shape), first.dtype)
         self.filled = 0
         self.append(first)
 
@@ -33,7 +34,7 @@ class Table:
         rows = self.rows
         if type(rows) is list:
             rows.append(row)
-        elif isinstance(row, (np.ndarray, np.generic)) and row.dtype == rows.dtype:
+        elif (has_memory(row) or isinstance(row, np.generic)) and row.dtype == rows.dtype:
             rows[self.filled] = row  # which broadcasts
         else:
             self.rows = [*rows[: self.filled], row]
@@ -150,7 +151,7 @@ def _sqrt(primals, series, y, order):
 def _power(primals, series, y, order):
     """x y' = p y x' with a constant p; y = exp(p log x) where p moves."""
     (x, p), (dx, dp) = primals, series
-    base, value = np.asarray(primal_of(x)), np.asarray(primal_of(y))
+    base, value = as_array(primal_of(x)), as_array(primal_of(y))
     if not (np.all(base != 0) and np.all(np.abs(value) > np.finfo(value.dtype).tiny)):
         return None  # neither divides
     if dp is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..beside import is_array, on_device
 from ..dual import Array, DualTensor, Level, check_writeable, find_level, primal_of, read_only
 from ..errors import LevelError, WriteError
 from ..primitive import Follower, Primitive, fit
@@ -257,13 +258,14 @@ def _fixed(residuals: Any) -> bool:
     return type(partials) is list and all(
         p is None
         or isinstance(p, (int, float, complex, np.ndarray, np.generic))
+        or on_device(p)
         or (isinstance(p, tuple) and find_level(p) is None)
         for p in partials
     )
 
 
 def _listed(coefficients: Array) -> Any:
-    return coefficients if type(coefficients) is np.ndarray else list(coefficients)
+    return coefficients if is_array(coefficients) else list(coefficients)
 
 
 def _padded(rows: Array, d: int) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import tree
+from ..beside import beside
 from ..random import Key
 from ..tape import vjp
 from .local import LocalNetwork, call
@@ -18,11 +19,13 @@ Tree = tree.Tree
 class Blocks:
     """A network's blocks on one batch: each part with its state, results with the new ones."""
 
-    def __init__(self, network: LocalNetwork, state: Any, x: Array, y: Array, key: Key) -> None:
+    def __init__(
+        self, network: LocalNetwork, state: Any, x: Array, y: Array, key: Key, head_key: Key
+    ) -> None:
         self.blocks = network.blocks
         self.state = state
         self.new: dict[str, Any] = {}
-        self.x, self.y, self.key = x, y, key
+        self.x, self.y, self.key, self.head_key = x, y, key, head_key
         self.last = len(self.blocks) - 1
 
     def run(self, m: int, name: str, part: Any, h: Array, keep: bool = False) -> Array:
@@ -48,7 +51,7 @@ class Blocks:
         """Return the auxiliary head a guess is made with: its own, or one drawn anew."""
         aux = self.blocks[m].aux
         if guess in ("ntk", "fixed-ntk"):
-            source = self.key if guess == "ntk" else Key(0)
+            source = self.key if guess == "ntk" else self.head_key
             return redrawn(aux, source.fold_in("ntk").fold_in(m))
         return aux
 
@@ -65,7 +68,8 @@ def redrawn(layer: Tree, key: Key) -> Tree:
             drawn.append(x)
         elif x.ndim > 1:
             fan_in = math.prod(x.shape[:-1])
-            drawn.append(kaiming_uniform(key.fold_in(path), x.shape, fan_in, x.dtype))
+            weight = kaiming_uniform(key.fold_in(path), x.shape, fan_in, x.dtype)
+            drawn.append(beside(x).asarray(weight))
         else:
             drawn.append(np.full_like(x, float(path.endswith("scale"))))
     return tree.unflatten(structure, drawn)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
+from ..beside import on_device
 from ..errors import DtypeError, OptionError
 from ..options import count
 from ..random import Key
@@ -87,13 +88,13 @@ class Embedding(Module):
 
         Raises:
             DtypeError: ids are not integers.
-            OptionError: an id is negative, or n or larger.
+            OptionError: an id is negative, or n or larger. On a device nothing is looked at.
         """
         ids = np.asarray(ids) if isinstance(ids, (int, list, tuple)) else ids
         if ids.dtype.kind not in "iu":
             raise DtypeError(f"Embedding: ids have dtype {ids.dtype}. Give integers.")
         n = self.weight.shape[0]
-        if ids.size and not (0 <= ids.min() and ids.max() < n):
+        if ids.size and not on_device(ids) and not (0 <= ids.min() and ids.max() < n):
             raise OptionError(
                 f"Embedding: ids run from {ids.min()} to {ids.max()} and the table has {n} rows. "
                 f"Give ids from 0 to {n - 1}."

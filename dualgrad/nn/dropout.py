@@ -30,5 +30,5 @@ class Dropout(Module):
         """Return x with dropped entries, shape of x; without a key (evaluation), x itself."""
         if key is None or self.rate == 0:
             return x
-        kept = random.bernoulli(key, x.shape, 1 - self.rate)
+        kept = random.bernoulli(key, x.shape, 1 - self.rate, like=x)
         return np.where(kept, x / (1 - self.rate), 0.0)

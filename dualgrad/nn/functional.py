@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..activity import at_site, conv2d_weight_gradient, linear_weight_gradient
+from ..beside import is_array
 from ..errors import OptionError, ShapeError
 from ..ops import products
 from ..ops.neural import (
@@ -68,7 +69,7 @@ def _check_bias(name: str, b: Array | None, shape: tuple[int, ...]) -> None:
 
 def _plus_bias(z: Array, b: Array | None) -> Array:
     """Return z + b; z, which is new, is written into where that gives the same array."""
-    if type(z) is np.ndarray and type(b) is np.ndarray and z.dtype == b.dtype:
+    if is_array(z) and is_array(b) and z.dtype == b.dtype:
         z += b  # a temporary as large as z costs more than the sum
         return z
     return z if b is None else z + b
@@ -93,7 +94,7 @@ def linear(x: Array, w: Array, b: Array | None = None, *, activation: str | None
     z = at_site(
         lambda x, w, b: _plus_bias(np.matmul(x, w), b),
         lambda x, s: linear_weight_gradient(x, s, shape),
-        x, w, b, activation,
+        x, w, b, activation, lambda groups, places: groups > 1,
     )  # fmt: skip
     return function(z)
 
@@ -129,7 +130,7 @@ def grouped_linear(
     z = at_site(
         affine,
         lambda x, s: np.matmul(np.swapaxes(groups_first(x), 1, 2), groups_first(s)),
-        x, w, b, activation,
+        x, w, b, activation, lambda groups, places: shape[0] % groups > 0,
     )  # fmt: skip
     return function(z)
 
@@ -155,5 +156,6 @@ def conv2d(
         lambda x, w, b: _plus_bias(products.conv2d_core(x, w, **window), b),
         lambda x, s: conv2d_weight_gradient(x, s, shape, **window),
         x, w, b, activation,
+        lambda g, places: groups % g > 0 or (places > 1 and shape[:2] != (1, 1)),
     )  # fmt: skip
     return function(z)

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import drawing, tree
+from ..beside import beside
 from ..custom import stop_gradient
 from ..errors import OptionError
 from ..estimators import forward_gradient
-from ..options import choice
+from ..options import choice, largest_derivative
 from ..random import Key, check_key
 from ..tape import linearize
 from ..transforms import jvp
@@ -29,6 +30,7 @@ Tree = tree.Tree
 TARGETS = ("global", "local", "intermediate", "sum")
 GUESSES = ("local", "ntk", "fixed-ntk", "intermediate", "random")
 SPACES = ("weight", "module", "activation")
+FIXED = Key(0)  # of heads that are the same in all steps
 
 
 class _Options(NamedTuple):
@@ -41,13 +43,11 @@ class _Options(NamedTuple):
         choice("target", self.target, TARGETS)
         choice("guess", self.guess, GUESSES)
         choice("space", self.space, SPACES)
-        if self.clip is not None and not (isinstance(self.clip, (int, float)) and self.clip > 0):
-            raise OptionError(f"clip={self.clip!r}; give the largest |derivative| to keep, > 0.")
 
 
 def guided_gradient(
     *, target: str = "global", guess: str = "local", space: str = "activation",
-    clip: float | None = None, has_state: bool = False,
+    clip: float | None = None, has_state: bool = False, head_key: Key = FIXED,
 ) -> Callable:  # fmt: skip
     """Return fg: (value, gradient) = fg(network, [state,] x, y, key=key) of a LocalNetwork.
 
@@ -57,9 +57,11 @@ def guided_gradient(
 
     Args:
         target: whose derivative along the guesses is taken. "global": the network's loss; "local":
-            a block's own auxiliary loss; "intermediate": the next block's; "sum": global and local.
+            a block's own auxiliary loss; "intermediate": the next block's; "sum": global and local,
+            their two projections added.
         guess: "local": the gradient of the block's own auxiliary loss; "ntk", "fixed-ntk": of an
-            auxiliary head drawn anew for each batch, or once; "intermediate": of the next block's
+            auxiliary head drawn anew for each batch, from the step's key, or the same in all steps,
+            from head_key; "intermediate": of the next block's
             auxiliary loss; "random": +-1, for which g = <t, s> s, unbiased, with second moment d,
             the number of perturbed numbers. The others are biased: what of t is not along s is lost
             (|g| <= |t|), and the estimate improves the better the guess points.
@@ -69,6 +71,10 @@ def guided_gradient(
         clip: bound on each |<t, s>|.
         has_state: whether a state (BatchNorm's statistics) is taken and returned:
             ((value, new state), gradient).
+        head_key: where the heads of "fixed-ntk" come from: give the run's key, so that other seeds
+            have other heads. By default all runs have the same.
+
+    Blocks run in training mode: BatchNorm takes the statistics of the batch.
 
     Examples must not interact for <t_n, s_n> to be what the jvp gives. Behind batch statistics it
     gives sum_m <dl_n/da_m, s_m> instead, the effect of all examples' guesses on example n: another
@@ -83,8 +89,9 @@ def guided_gradient(
     Raises:
         OptionError: an unknown option; or a network that is no LocalNetwork, or of one block.
     """
-    options = _Options(target, guess, space, clip)
+    options = _Options(target, guess, space, largest_derivative(clip))
     options.check()
+    check_key(head_key, "dg.nn.guided_gradient: head_key")
 
     def guided(network: LocalNetwork, *args: Any, key: Key) -> tuple:
         check_key(key, "dg.nn.guided_gradient")
@@ -99,7 +106,7 @@ def guided_gradient(
                 f"({'state, ' if has_state else ''}x, y), as has_state={has_state}."
             )
         state, (x, y) = (args[0] if has_state else None), args[-2:]
-        blocks = Blocks(network, state, x, y, key)
+        blocks = Blocks(network, state, x, y, key, head_key)
         estimate = _activations if space == "activation" else _weights
         losses, gradients = estimate(blocks, options)
         leaves = [leaf for pair in gradients for part in pair for leaf in tree.leaves(part)]
@@ -125,7 +132,7 @@ def _activations(blocks: Blocks, options: _Options) -> tuple[Array, list[tuple]]
             heads.append(head)
             if options.guess != "local":
                 s = (guesses.pop(0) if guesses else _guess(blocks, options, m, h)) / n
-            scale = np.zeros(n, s.dtype)
+            scale = beside(s).zeros(n, s.dtype)
             for derivative, square in ((d, everywhere), (near[m], squares[m])):
                 if derivative is not None:
                     scale += _coefficients(derivative, square, options)
@@ -173,7 +180,7 @@ def _last(blocks: Blocks, h: Array) -> tuple[Array, tuple]:
     """Return the network's losses (N,), and the gradient of the last block and its head."""
     losses, (gradient,) = pull(
         lambda pair: blocks.through(blocks.last, pair, h, keep=True), (blocks.pair(blocks.last),),
-        np.full(len(h), 1 / len(h), h.dtype),
+        beside(h).full(len(h), 1 / len(h), h.dtype),
     )  # fmt: skip
     return losses, gradient
 
@@ -187,7 +194,8 @@ def _coefficients(d: Array, square: Array, options: _Options) -> Array:
     d = d if options.clip is None else np.clip(d, -options.clip, options.clip)
     if options.guess == "random":
         return d
-    return np.divide(d, square, out=np.zeros_like(d), where=square > 0)
+    known = square > 0
+    return np.where(known, d / np.where(known, square, 1), 0)
 
 
 def _head(blocks: Blocks, m: int, h: Array) -> tuple[Tree, Array]:
@@ -195,7 +203,7 @@ def _head(blocks: Blocks, m: int, h: Array) -> tuple[Tree, Array]:
     aux = blocks.blocks[m].aux
     _, (head, s) = pull(
         lambda aux, h: blocks.loss(m, (None, aux), h, keep=True), (aux, h),
-        np.full(len(h), 1 / len(h), h.dtype),
+        beside(h).full(len(h), 1 / len(h), h.dtype),
     )  # fmt: skip
     return head, s
 
@@ -204,8 +212,8 @@ def _guess(blocks: Blocks, options: _Options, m: int, h: Array) -> Array:
     """Return the guess of the examples' gradients of the loss at h, the result of block m."""
     if options.guess == "random":
         key = blocks.key.fold_in("directions")
-        return drawing.draw_noise(key, f"block/{m}", h.shape, h.dtype, (0, 1), "rademacher")[0]
-    ones = np.ones(len(h), h.dtype)
+        return drawing.draw_noise(key, f"block/{m}", h, (0, 1), "rademacher")[0]
+    ones = beside(h).ones(len(h), h.dtype)
     if options.guess == "intermediate":
         following = blocks.pair(m + 1)
         return pull(lambda h: blocks.through(m + 1, following, h), (h,), ones)[1][0]
@@ -259,9 +267,9 @@ def _by_block(blocks: Blocks, options: _Options, guesses: list) -> list:
     derivatives = _along_blocks(blocks, options.target, guesses)
     found = []
     for s, d in zip(guesses, derivatives, strict=True):
-        square = sum(float(np.vdot(v, v)) for v in tree.leaves(s) if v is not None)
-        scale = float(_coefficients(np.array(d), np.array(square), options))
-        found.append(tree.map(lambda v, scale=scale: None if v is None else v * scale, s))
+        parts = (np.vdot(v, v).astype(np.float64) for v in tree.leaves(s) if v is not None)
+        scale = _coefficients(d, sum(parts, start=np.float64(0)), options)
+        found.append(tree.map(lambda v, c=scale: None if v is None else v * c.astype(v.dtype), s))
     return found
 
 
@@ -278,14 +286,14 @@ def _drawn(blocks: Blocks) -> list:
     return tree.unflatten(structure, found)
 
 
-def _along_blocks(blocks: Blocks, target: str, guesses: list) -> list[float]:
+def _along_blocks(blocks: Blocks, target: str, guesses: list) -> list:
     """Return the derivative of the target's mean along each block's guess.
 
     A tangent is pushed through the blocks after its own only: as k tangents of one pass, each would
     be carried as zeros by those before, and all would be held at once.
     """
     h, last = blocks.x, blocks.last
-    derivatives = [0.0] * last
+    derivatives: list[Any] = [np.float64(0)] * last
     whole = target in ("global", "sum")
     moved: list[Array] = []  # the derivatives of h along the guesses so far
     for m in range(last):
@@ -300,12 +308,15 @@ def _along_blocks(blocks: Blocks, target: str, guesses: list) -> list[float]:
         s = [v for v in tree.leaves(guesses[m]) if v is not None]
         h, t = jvp(g, lists, [s])
         near = _near(blocks, target, m, h, t)
-        derivatives[m] += 0.0 if near is None else float(np.mean(near))
+        if near is not None:
+            derivatives[m] = np.mean(near).astype(np.float64)
         if whole:
             moved.append(t)
     if whole:
         _push_all(lambda h: blocks.through(last, blocks.pair(last), h), h, moved)
-        derivatives = [d + float(np.mean(t)) for d, t in zip(derivatives, moved, strict=True)]
+        derivatives = [
+            d + np.mean(t).astype(np.float64) for d, t in zip(derivatives, moved, strict=True)
+        ]
     return derivatives
 
 
@@ -318,7 +329,7 @@ def _push_all(f: Callable, h: Array, tangents: list[Array]) -> None:
 
 def _guess_weights(blocks: Blocks, options: _Options, m: int, h: Array) -> tuple[Tree, Tree, Array]:
     """Return the gradient of block m's head, the guess for the block's weights, and its result."""
-    ones = np.full(len(h), 1 / len(h), h.dtype)
+    ones = beside(h).full(len(h), 1 / len(h), h.dtype)
     pair = blocks.pair(m)
     if options.guess == "random":  # drawn later, where the derivative is taken
         h = blocks.run(m, "block", pair[0], h, keep=True)
@@ -376,7 +387,7 @@ def local_gradients(network: LocalNetwork | None = None, *, has_state: bool = Fa
     def guess(params: LocalNetwork, *args: Any, key: Key) -> Tree:
         used = params if network is None or isinstance(params, LocalNetwork) else network
         state, (x, y) = (args[0] if has_state else None), args[-2:]
-        blocks = Blocks(used, state, x, y, key)
+        blocks = Blocks(used, state, x, y, key, FIXED)
         options = _Options("local", "local", "weight", None)
         h, leaves = x, []
         for m in range(len(used.blocks)):

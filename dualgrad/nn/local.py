@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..activity import credit, spread
+from ..beside import beside
 from ..custom import stop_gradient
 from ..errors import OptionError, ShapeError
 from ..options import count
@@ -36,8 +37,9 @@ class ReplicatedHead(Module):
     logits = mean over places (h) @ weight + bias. In the copy of group g at place p every other
     feature is held constant: all copies have the value of the loss, and the derivative of a copy
     along noise on all features sees its own noise alone. So a unit's noise is disturbed by the
-    channels // groups - 1 others of its group only; with groups of one unit and Rademacher noise
-    the estimate is the exact gradient of the local loss. The features are not replicated: with
+    channels // groups - 1 others of its group only (times the places of a pooling window, where
+    pooling follows); with one unit a copy and Rademacher noise the estimate is the exact gradient
+    of the local loss. The features are not replicated: with
     e = weight (softmax(logits) - one-hot), the derivatives are sums of dh * e over each group.
 
     Attributes:
@@ -69,7 +71,7 @@ class ReplicatedHead(Module):
 
         Raises:
             OptionError: a size below 1, groups that do not divide channels, or that normalising
-                would make 0.
+                would leave without a gradient.
         """
         channels = count("ReplicatedHead", "channels", channels)
         classes = count("ReplicatedHead", "classes", classes)
@@ -79,10 +81,11 @@ class ReplicatedHead(Module):
                 f"ReplicatedHead: {groups} groups do not divide {channels} channels. Give a "
                 f"divisor."
             )
-        if normalised and groups == channels:
+        if normalised and channels // groups < 3:
             raise OptionError(
-                f"ReplicatedHead: normalised=True with {groups} groups of one channel each, which "
-                f"normalising makes 0. Give fewer groups, or leave normalised out."
+                f"ReplicatedHead: normalised=True with groups of {channels // groups} channels, "
+                f"which have no gradient: normalising leaves nothing of one channel, and of two "
+                f"which is larger. Give groups of 3 or more, or leave normalised out."
             )
         dtype = floating_dtype("ReplicatedHead", dtype)
         self._set(
@@ -119,7 +122,8 @@ class ReplicatedHead(Module):
 
         copies has shape (N, ..., groups), the places of h (of length 1 unless `patches`), and
         depends on h; head, (N, classes), has value 0 and depends on the weights. Each logit is a
-        group of its own there, so that Rademacher noise gives the head's exact gradient.
+        group of its own there, so that Rademacher noise gives the head's exact gradient (and normal
+        noise not).
         First derivatives only: these are what training needs.
         """
         cut = self._features(h)
@@ -129,7 +133,7 @@ class ReplicatedHead(Module):
         z = stop_gradient(logits)
         loss = each_cross_entropy(z, labels)
         slope = functional.softmax(z)
-        slope[np.arange(len(z)), labels] -= 1
+        slope[beside(z).arange(len(z)), labels] -= 1
 
         places = cut.shape[1:-2]
         ones = (1,) * len(places)
@@ -159,7 +163,9 @@ class LocalBlock(Module):
         """Keep the parts; aux may be a ReplicatedHead, whose loss is the cross-entropy.
 
         With a ReplicatedHead, what follows a linear or convolution layer in the block must not mix
-        groups, nor places beyond pooling: the copies would miss what crosses.
+        groups, nor places beyond pooling: the copies would miss what crosses. Another such layer,
+        or batch statistics, is refused under noise; of other functions it cannot be known
+        (dg.testing.check_unbiased).
 
         Raises:
             OptionError: a ReplicatedHead with another loss.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..activity import credit
+from ..beside import beside
 from ..errors import OptionError, ShapeError
 from ..options import count
 from ..random import Key
@@ -124,7 +125,7 @@ class Patches(Module):
             )
         height, width, channels = self.image
         side = self.side
-        x = (x - np.array(self.mean, x.dtype)) / np.array(self.std, x.dtype)
+        x = (x - beside(x).asarray(self.mean, x.dtype)) / beside(x).asarray(self.std, x.dtype)
         cut = x.reshape((x.shape[0], side, height // side, side, width // side, channels))
         return np.transpose(cut, (0, 1, 3, 2, 4, 5)).reshape((x.shape[0], side * side, -1))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..activity import check_batch_statistics
 from ..dual import primal_of
 from ..errors import OptionError, ShapeError
 from ..ops.normalisation import normalise, normalise_with_statistics, scaled
@@ -175,7 +176,7 @@ class BatchNorm(Module):
         return {"mean": np.zeros_like(scale), "variance": np.ones_like(scale)}
 
     def __call__(
-        self, x: Array, state: dict[str, Array], *, training: bool = True
+        self, x: Array, state: Any = None, *, training: bool = True
     ) -> tuple[Array, dict[str, Array]]:
         """Return the normalised x, shape of x (N, ..., channels), and the new state.
 
@@ -185,8 +186,11 @@ class BatchNorm(Module):
 
         Raises:
             ShapeError: x has another number of channels, or training has one value a channel only.
+            OptionError: no state, or one that is not of such a layer.
+            StructureError: training between a layer and a ReplicatedHead, under noise.
         """
         check_trailing("BatchNorm", x, self.scale.shape, 2, "Give x as (batch, ..., channels).")
+        self._check_state(state)
         if not training:
             spread = np.sqrt(state["variance"] + self.eps)
             return (x - state["mean"]) / spread * self.scale + self.shift, state
@@ -196,12 +200,24 @@ class BatchNorm(Module):
                 f"BatchNorm: x of shape {x.shape} has {size} value a channel, which has no "
                 f"variance. Give two examples or more, or training=False."
             )
+        check_batch_statistics(x, "BatchNorm")
         axes = tuple(range(x.ndim - 1))
         y, mean, variance = normalise_with_statistics(x, axes, self.eps)
         unbiased = variance.reshape(-1) * (size / (size - 1))
         new = {"mean": self._running(state["mean"], mean.reshape(-1))}
         new["variance"] = self._running(state["variance"], unbiased)
         return scaled(y, self.scale, self.shift), new
+
+    def _check_state(self, state: Any) -> None:
+        named = hasattr(state, "items")
+        shapes = {name: np.shape(x) for name, x in state.items()} if named else state
+        channels = self.scale.shape
+        if shapes != {"mean": channels, "variance": channels}:
+            raise OptionError(
+                f"BatchNorm: state is {shapes}, and the layer keeps mean and variance of shape "
+                f"{channels}. Call y, state = layer(x, state), with state = layer.init_state() at "
+                f"first."
+            )
 
     def _running(self, old: Array, batch: Array) -> Array:
         return (self.momentum * old + (1 - self.momentum) * batch).astype(old.dtype, copy=False)

@@ -6,10 +6,11 @@ plain array, what is made of duals a dual.
 
 import numpy as np
 
+from ..beside import beside, beside_all, on_device
 from ..dual import primal_of
 from ..operations import implements
 from ..primitive import constant
-from .results import array, is_dual
+from .results import array, is_dual, together
 
 CONSTANTS = """
     empty zeros ones eye identity tri frombuffer fromfile fromiter fromstring fromfunction
@@ -45,15 +46,21 @@ def full(shape, fill_value, dtype=None, order="C", *, device=None):
     return y if dtype is None else np.astype(y, dtype)
 
 
+def _number(x):
+    """An end or step of arange as a number; one on a device is fetched, for it decides the size."""
+    x = primal_of(x)
+    return x.item() if on_device(x) else x
+
+
 @implements(np.arange)
 def arange(start, stop=None, step=1, dtype=None, *, device=None):
     """Numbers from start by step; how many there are is decided by the primals."""
     if stop is None:
         start, stop = 0, start
-    plain = np.arange(*map(primal_of, (start, stop, step)), dtype=dtype)
+    plain = np.arange(*map(_number, (start, stop, step)), dtype=dtype)
     if not is_dual(start) and not is_dual(step):
         return plain
-    y = start + step * np.arange(plain.size)
+    y = start + step * beside_all(start, step).arange(plain.size)
     return np.astype(y, plain.dtype, copy=False)
 
 
@@ -65,10 +72,10 @@ def linspace(start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis
     """num numbers from start to stop, both of which may be arrays that broadcast."""
     steps = num - 1 if endpoint else num
     kind = np.result_type(*(_weak(x) for x in (start, stop)), float(num))
-    start, stop = (np.astype(array(x), kind, copy=False) for x in (start, stop))
+    start, stop = (np.astype(x, kind, copy=False) for x in together((start, stop)))
     width = stop - start
-    step = width / steps if steps > 0 else np.asarray(np.nan)
-    place = np.reshape(np.arange(num, dtype=kind), (-1, *(1,) * width.ndim))
+    step = width / steps if steps > 0 else beside(width).asarray(np.nan)
+    place = np.reshape(beside(width).arange(num, dtype=kind), (-1, *(1,) * width.ndim))
     if steps > 0:
         y = np.where(primal_of(step) == 0, place / steps * width, place * step) + start
         if endpoint:
@@ -91,7 +98,7 @@ def _weak(x):
 @implements(np.logspace)
 def logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0):
     if np.ndim(base):  # it broadcasts with the ends before the new axis is put in
-        ends = [array(x) for x in (start, stop, base)]
+        ends = together((start, stop, base))
         ndim = max(x.ndim for x in ends)
         start, stop, base = (np.reshape(x, (*(1,) * (ndim - x.ndim), *x.shape)) for x in ends)
         base = np.expand_dims(base, axis)
@@ -103,7 +110,7 @@ def logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0):
 @implements(np.geomspace)
 def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
     """num numbers with a constant ratio; the ends are exactly start and stop."""
-    start, stop = array(start), array(stop)
+    start, stop = together((start, stop))
     if np.any(primal_of(start) == 0) or np.any(primal_of(stop) == 0):
         raise ValueError("Geometric sequence cannot include zero")
     kind = np.result_type(start.dtype, stop.dtype, float(num), np.dtype(dtype))
@@ -111,7 +118,7 @@ def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
     sign = np.sign(start)  # of a complex start, its direction
     exponents = np.linspace(np.log10(start / sign), np.log10(stop / sign), num, endpoint)
     y = np.power(10.0, exponents) * sign
-    place = np.reshape(np.arange(num), (-1, *(1,) * start.ndim))
+    place = np.reshape(beside(start).arange(num), (-1, *(1,) * start.ndim))
     y = np.where(place == 0, start, y)
     if endpoint and num > 1:
         y = np.where(place == num - 1, stop, y)

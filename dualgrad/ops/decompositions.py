@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..beside import beside
 from ..dual import Array, primal_of
 from ..operations import implements
 from ..primitive import custom
@@ -24,6 +25,7 @@ from .gauges import (
     hermitian,
     keep_phases,
     keep_phases_transposed,
+    largest,
     matrices,
     real_entries,
     reciprocals,
@@ -57,7 +59,7 @@ _svd = custom(
 
 def _svd_residuals(y, m):
     u, s, v = _unpack(y, m)
-    scale = np.max(primal_of(s), axis=-1, initial=0)
+    scale = largest(primal_of(s), -1)
     column, row, entries = s[..., None, :], s[..., :, None], None
     phases = y.dtype.kind == "c"
     minus = reciprocals(column - row, scale, keep_diagonal=False)
@@ -65,7 +67,7 @@ def _svd_residuals(y, m):
     if phases:  # LAPACK's reflectors leave the first row of one factor real
         pivot = 0 if m < v.shape[-2] else m
         w = np.concatenate([u, v], -2)
-        entries = real_entries(w, np.arange(w.shape[-2])[:, None] == pivot)
+        entries = real_entries(w, beside(w).arange(w.shape[-2])[:, None] == pivot)
     return u, v, minus, plus, reciprocals(column, scale), entries
 
 
@@ -122,7 +124,7 @@ _complement = custom(
 def _values_residuals(primals, active, y):
     u, _, vh = np.linalg.svd(primals[0], full_matrices=False)
     s = primal_of(y)
-    tiny = 8 * max(primals[0].shape[-2:]) * epsilon(y) * np.max(s, axis=-1, initial=0)
+    tiny = 8 * max(primals[0].shape[-2:]) * epsilon(y) * largest(s, -1)
     kept = (s > tiny[..., None])[..., None, :]
     return np.where(kept, u, 0), np.where(kept, adjoint(vh), 0)
 
@@ -211,7 +213,7 @@ def _inverse_factor(r):
     The columns before it do not see the diagonal entry that is replaced.
     """
     size = np.abs(primal_of(r))
-    tiny = 8 * r.shape[-1] * epsilon(r) * np.max(size, axis=(-2, -1), initial=0)
+    tiny = 8 * r.shape[-1] * epsilon(r) * largest(size, (-2, -1))
     lost = diagonals(size) <= tiny[..., None]
     if not np.any(lost):
         return np.linalg.inv(r)
@@ -273,7 +275,7 @@ def _completion(a):
     A reflector that LAPACK skips (nothing to clear below the diagonal) turns a row that is 0.
     """
     m, n = a.shape[-2:]
-    x = np.broadcast_to(np.eye(m - n, dtype=a.dtype), (*a.shape[:-2], m - n, m - n))
+    x = np.broadcast_to(beside(a).eye(m - n, dtype=a.dtype), (*a.shape[:-2], m - n, m - n))
     for v, tau in reversed(list(_reflectors(a))):  # each reaches one row further up
         along = np.conj(v)[..., None, :] @ x
         top = -tau[..., None, None] * along
@@ -319,7 +321,7 @@ def qr(a: Array, mode: Any = "reduced"):
     if mode == "complete" and m > n:
         last = np.linalg.qr(primal_of(a), "complete")[0][..., :, n:]
         q = np.concatenate([q, with_value(_completion(a), last)], -1)
-        r = np.concatenate([r, np.zeros((*r.shape[:-2], m - n, n), r.dtype)], -2)
+        r = np.concatenate([r, beside(r).zeros((*r.shape[:-2], m - n, n), r.dtype)], -2)
     return result_type(np.linalg.qr)(q, r)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..beside import beside
 from ..dual import Array, primal_of
 from ..operations import implements
 from ..primitive import custom
@@ -63,7 +64,7 @@ def _split_det(a):
 def _polynomial_det(c):
     """det c by the recursion of Faddeev and Le Verrier: products and traces alone."""
     n = c.shape[-1]
-    one = np.eye(n, dtype=c.dtype)
+    one = beside(c).eye(n, dtype=c.dtype)
     power, coefficient = one, 1
     for k in range(1, n + 1):
         product = c @ power

@@ -7,6 +7,7 @@ eigenvalues coincide, and which phases vectors keep.
 
 import numpy as np
 
+from ..beside import beside
 from ..dual import Array, primal_of
 from ..operations import implements
 from ..primitive import custom
@@ -17,6 +18,7 @@ from .gauges import (
     hermitian,
     keep_phases,
     keep_phases_transposed,
+    largest,
     matrices,
     real_entries,
     reciprocals,
@@ -32,7 +34,7 @@ def _pack(w, v):
 
 def _gaps(w):
     """Return 1 / (w_j - w_i), NaN where they coincide, 0 on the diagonal."""
-    scale = np.max(np.abs(primal_of(w)), axis=-1, initial=0)
+    scale = largest(np.abs(primal_of(w)), -1)
     return reciprocals(w[..., None, :] - w[..., :, None], scale, keep_diagonal=False)
 
 
@@ -51,7 +53,7 @@ def _eigh_residuals(y, UPLO):
     v = y[..., 1:, :]
     entries = None
     if v.dtype.kind == "c":  # LAPACK's reflectors leave the first, or last, row real
-        row = np.arange(v.shape[-2])[:, None] == (0 if UPLO == "L" else v.shape[-2] - 1)
+        row = beside(v).arange(v.shape[-2])[:, None] == (0 if UPLO == "L" else v.shape[-2] - 1)
         entries = real_entries(v, row)
     return v, _gaps(np.real(y[..., 0, :])), entries
 
@@ -120,9 +122,9 @@ def _eig_residuals(y):
     if v.dtype.kind == "c":
         plain = primal_of(v)
         size = np.where(plain.imag == 0, np.abs(plain), -1)
-        largest = size == np.max(size, axis=-2, keepdims=True, initial=-1)
-        first = np.cumsum(largest, axis=-2) == 1
-        entries = real_entries(v, largest & first)
+        pivots = size == largest(size, -2, keepdims=True)
+        first = np.cumsum(pivots, axis=-2) == 1
+        entries = real_entries(v, pivots & first)
     return v, np.linalg.inv(v), _gaps(y[..., 0, :]), entries
 
 

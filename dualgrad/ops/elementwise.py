@@ -23,7 +23,7 @@ from ..primitive import (
     unbroadcast,
 )
 from .lengths import SQUARES, Squaring, length, square_of, unit
-from .results import deliver
+from .results import array_beside, deliver
 
 LN2, LN10 = math.log(2), math.log(10)
 DEGREE = math.pi / 180
@@ -161,15 +161,8 @@ def _over_square(x, length):
     return unit(unit(x, length), length)
 
 
-FUSED: dict[Callable, Callable] = {  # value and tangents of large arrays by one kernel
-    np.exp: kernels.exp,
-    np.tanh: kernels.tanh,
-    np.log: kernels.log,
-    np.multiply: kernels.multiply,
-}
-
 for _function, _partials in SMOOTH.items():
-    _primitive = elementwise(_function, *_partials, fused=FUSED.get(_function))
+    _primitive = elementwise(_function, *_partials, fused=kernels.fused(_function.__name__))
     if _function in SQUARES:
         _primitive = Squaring.of(_primitive, SQUARES[_function])
     implements(_function, family="elementwise")(_primitive)
@@ -192,14 +185,26 @@ implements(np.fix, differentiable=False)(constant(np.trunc))  # NumPy deprecates
 
 # --- functions that need a word more than a row
 
-_real_abs = elementwise(np.absolute, lambda x, y: np.sign(x))
-_hypot = elementwise(np.hypot, lambda a, b, y: unit(a, y), lambda a, b, y: unit(b, y))
-_where = elementwise(np.where, None, lambda c, a, b, y: c, lambda c, a, b, y: ~c)
+_real_abs = elementwise(np.absolute, lambda x, y: np.sign(x), fused=kernels.fused("absolute"))
+_hypot = elementwise(
+    np.hypot,
+    lambda a, b, y: unit(a, y),
+    lambda a, b, y: unit(b, y),
+    fused=kernels.fused("hypot"),
+)
+_where = elementwise(
+    np.where,
+    None,
+    lambda c, a, b, y: c,
+    lambda c, a, b, y: ~c,
+    fused=kernels.fused("where"),
+)
 _clip = elementwise(
     np.clip,
     lambda x, low, high, y: ~((x < low) | (x > high)),  # an edge keeps slope 1, and so does NaN
     lambda x, low, high, y: (x < low) & (low <= high),
     lambda x, low, high, y: (x > high) | (high < low),
+    fused=kernels.fused("clip"),
 )
 
 
@@ -252,7 +257,7 @@ def angle(z, deg=False):
 def where(condition, x=None, y=None):
     """x where the condition holds, else y; tangents are selected the same way, never multiplied."""
     check_levels([condition], "np.where")
-    condition = np.asarray(primal_of(condition)) != 0
+    condition = array_beside(primal_of(condition), x, y) != 0
     if x is None and y is None:
         return np.nonzero(condition)
     return _where(condition, x, y)

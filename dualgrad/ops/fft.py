@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from ..beside import beside
 from ..dual import Array
 from ..errors import OptionError, ShapeError
 from ..operations import implements
@@ -44,7 +45,7 @@ _irfft = linear(
 
 def _multiplicity(n, axis, like):
     """2 for each entry of half a spectrum with a mirror image, else 1, along a negative axis."""
-    weights = np.full(n // 2 + 1, 2.0, np.finfo(like.dtype).dtype)
+    weights = beside(like).full(n // 2 + 1, 2.0, np.finfo(like.dtype).dtype)
     weights[0] = 1
     if n % 2 == 0:
         weights[-1] = 1
@@ -66,7 +67,7 @@ def _fitted(x, n, axis):
         return x[(*before, slice(n))]
     if n > size:
         more = (*x.shape[:axis], n - size, *x.shape[axis:][1:])
-        return np.concatenate([x, np.zeros(more, x.dtype)], axis)
+        return np.concatenate([x, beside(x).zeros(more, x.dtype)], axis)
     return x
 
 

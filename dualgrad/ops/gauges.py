@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from ..beside import as_array, beside
 from ..dual import DualTensor, primal_of
 from ..primitive import custom
 from .results import array
@@ -39,7 +40,7 @@ def hermitian(a, lower=True):
 
 def eye_like(a):
     """Return the identity of a's matrices as booleans."""
-    return np.eye(a.shape[-2], a.shape[-1], dtype=bool)
+    return beside(a).eye(a.shape[-2], a.shape[-1], dtype=bool)
 
 
 def diagonals(a):
@@ -57,6 +58,12 @@ def spread_diagonals(d):
 def epsilon(x):
     """Return the machine epsilon of x's dtype, a Python number."""
     return float(np.finfo(x.dtype).eps)
+
+
+def largest(x, axis, keepdims=False):
+    """Return the largest of numbers that are not negative; 0 where there are none."""
+    function = np.max if x.size else np.sum  # CuPy's max takes no initial=
+    return function(x, axis=axis, keepdims=keepdims)
 
 
 @functools.cache
@@ -85,7 +92,7 @@ def reciprocals(x, scale, keep_diagonal=True):
         x: (..., m, n). scale: (...), the largest value of each matrix, plain.
         keep_diagonal: False gives 0 on the diagonal.
     """
-    tiny = 8 * max(x.shape[-2:], default=1) * epsilon(x) * np.asarray(scale)[..., None, None]
+    tiny = 8 * max(x.shape[-2:], default=1) * epsilon(x) * as_array(scale)[..., None, None]
     vanish = np.abs(primal_of(x)) <= tiny
     y = 1 / np.where(vanish, 1, x)
     y = np.where(vanish, math.nan, y) if np.any(vanish) else y
@@ -105,7 +112,7 @@ def _is_zero(t):
     if type(t) is not DualTensor:
         return t == 0
     if not hasattr(t.carrier, "astype"):  # a record: what will pass is not known yet
-        return np.zeros(t.shape, bool)
+        return beside(t).zeros(t.shape, bool)
     return _is_zero(t.primal) & np.all(_is_zero(t.carrier), axis=0)
 
 

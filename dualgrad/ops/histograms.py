@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ..beside import beside
 from ..dual import DualTensor, primal_of
 from ..operations import implements
 from .results import array, is_dual
@@ -80,11 +81,11 @@ def histogramdd(sample, bins=10, range=None, density=None, weights=None):
     places = [_bins_of(primal_of(x), primal_of(e)) for x, e in zip(columns, edges, strict=True)]
     shape = tuple(len(e) - 1 for e in edges)
     inside = np.all([p >= 0 for p in places], axis=0)
-    flat = np.zeros(len(inside), np.intp)
+    flat = beside(inside).zeros(len(inside), np.intp)
     for place, n in zip(places, shape, strict=True):
         flat = flat * n + place
     flat = np.where(inside, flat, -1)
-    weights = np.ones(flat.size) if weights is None else np.ravel(array(weights))
+    weights = beside(flat).ones(flat.size) if weights is None else np.ravel(array(weights))
     counts = np.reshape(spread(weights, flat, math.prod(shape)), shape)
     if density:
         total = np.sum(counts)

@@ -5,6 +5,7 @@ import operator
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from ..beside import as_array, beside, on_device
 from ..dual import missing_rule, primal_of
 from ..operations import implements
 from ..primitive import Primitive, linear
@@ -21,8 +22,11 @@ _take: Primitive = linear(
 
 
 def _scatter_value(x, index, shape):
-    out = np.zeros(shape, x.dtype)
-    np.add.at(out, index, x) if _has_arrays(index) else operator.setitem(out, index, x)
+    out = beside(x).zeros(shape, x.dtype)
+    if _has_arrays(index):
+        beside(x).add.at(out, index, x)  # CuPy lets np.add.at with a tuple as index pass by
+    else:
+        out[index] = x
     return out
 
 
@@ -55,16 +59,16 @@ def canonical_index(index, shape):
     entries, masked = [], False
     for entry in index:
         entry = primal_of(entry)
-        if isinstance(entry, (list, tuple, range, np.ndarray, np.bool_, bool)):
-            empty = not isinstance(entry, np.ndarray) and np.size(entry) == 0
-            entry = np.asarray(entry, np.intp if empty else None)
+        if isinstance(entry, (list, tuple, range, np.ndarray, np.bool_, bool)) or on_device(entry):
+            empty = isinstance(entry, (list, tuple, range)) and np.size(entry) == 0
+            entry = as_array(entry, np.intp if empty else None)
             if entry.dtype == bool and entry.ndim:
                 masked = True
                 entries.extend(entry.nonzero())
                 continue
         entries.append(entry)
     if masked:
-        np.broadcast_to(False, shape)[primal_of(index)]  # NumPy's own error for another shape
+        _check_masks(primal_of(index), shape)
     used = sum(1 for e in entries if e is not None and e is not Ellipsis and not _is_flag(e))
     free = (slice(None),) * (len(shape) - used)
     if not any(e is Ellipsis for e in entries):
@@ -73,12 +77,22 @@ def canonical_index(index, shape):
     return (*entries[:at], *free, *entries[at + 1 :])
 
 
+def _check_masks(index, shape):
+    """Raise NumPy's own error where masks are of another shape than x."""
+    like = next((x for x in index if on_device(x)), None)
+    beside(like).broadcast_to(beside(like).asarray(False), shape)[index]
+
+
+def _is_index_array(entry):
+    return isinstance(entry, np.ndarray) or on_device(entry)
+
+
 def _is_flag(entry):  # x[True] adds an axis
-    return isinstance(entry, np.ndarray) and entry.dtype == bool
+    return _is_index_array(entry) and entry.dtype == bool
 
 
 def _has_arrays(index):
-    return any(isinstance(entry, np.ndarray) for entry in index)
+    return any(map(_is_index_array, index))
 
 
 def lifted(index):
@@ -86,7 +100,9 @@ def lifted(index):
 
 
 def _is_separated(index):
-    places = [i for i, e in enumerate(index) if isinstance(e, (np.ndarray, int, np.integer))]
+    places = [
+        i for i, e in enumerate(index) if _is_index_array(e) or isinstance(e, (int, np.integer))
+    ]
     return _has_arrays(index) and places[-1] - places[0] + 1 != len(places)
 
 
@@ -118,7 +134,7 @@ def getitem(x, index):
 @implements(np.take)
 def take(a, indices, axis=None, out=None, mode="raise"):
     a = array(a)
-    indices = np.asarray(primal_of(indices))
+    indices = as_array(primal_of(indices))
     if axis is None:
         a, axis = np.ravel(a), 0
     if mode != "raise":
@@ -132,12 +148,15 @@ def take(a, indices, axis=None, out=None, mode="raise"):
 def take_along_axis(arr, indices, axis=-1):
     if axis is None:
         arr, axis = np.ravel(arr), 0
-    indices = np.asarray(primal_of(indices))
+    indices = as_array(primal_of(indices))
     axis = normalize_axis_index(axis, arr.ndim)
     if indices.ndim != arr.ndim:
         raise ValueError("`indices` and `arr` must have the same number of dimensions")
     # An axis of length 1 in either is broadcast.
-    grid = [np.arange(n).reshape((n,) + (1,) * (arr.ndim - 1 - i)) for i, n in enumerate(arr.shape)]
+    grid = [
+        beside(arr).arange(n).reshape((n,) + (1,) * (arr.ndim - 1 - i))
+        for i, n in enumerate(arr.shape)
+    ]
     grid[axis] = indices
     return pick(arr, index=tuple(grid), axis=axis - arr.ndim)
 
@@ -145,7 +164,7 @@ def take_along_axis(arr, indices, axis=-1):
 def anywhere(x):
     """Return x, of which values are about to decide which entry goes where (see `pick`)."""
     flat = np.ravel(x)
-    return np.reshape(np.take_along_axis(flat, np.arange(flat.size), 0), np.shape(x))
+    return np.reshape(np.take_along_axis(flat, beside(x).arange(flat.size), 0), np.shape(x))
 
 
 # --- arrangements of entries
@@ -177,13 +196,13 @@ def roll(a, shift, axis=None):
 def repeat(a, repeats, axis=None):
     if axis is None:
         a, axis = np.ravel(a), 0
-    return np.take(a, np.repeat(np.arange(a.shape[axis]), repeats), axis)
+    return np.take(a, np.repeat(beside(a).arange(a.shape[axis]), repeats), axis)
 
 
 @implements(np.tile)
 def tile(A, reps):
     reps = (reps,) if isinstance(reps, (int, np.integer)) else tuple(reps)
-    index = np.tile(np.arange(A.size).reshape(A.shape), reps)
+    index = np.tile(beside(A).arange(A.size).reshape(A.shape), reps)
     return np.ravel(A)[index]
 
 
@@ -194,7 +213,7 @@ def _on_diagonal(ct, shapes, offset, axis1, axis2):
     shape = list(shapes[0])
     rows, columns = shape[axis1], shape[axis2]
     kept = [n for i, n in enumerate(shape) if i - len(shape) not in (axis1, axis2)]
-    i = np.arange(ct.shape[-1])
+    i = beside(ct).arange(ct.shape[-1])
     index = (..., i - min(offset, 0), i + max(offset, 0))
     moved = (len(ct), *kept, rows, columns)
     spread = scatter(ct, index=canonical_index(index, moved), shape=moved)
@@ -233,15 +252,15 @@ def diag(v, k=0):
     if v.ndim == 2:
         return diagonal(v, k)
     size = v.size + abs(k)
-    i = np.arange(v.size)
+    i = beside(v).arange(v.size)
     return scatter(v, index=(i + max(-k, 0), i + max(k, 0)), shape=(size, size))
 
 
 @implements(np.tril)
 def tril(m, k=0):
-    return np.where(np.tri(*m.shape[-2:], k=k, dtype=bool), m, 0)
+    return np.where(beside(m).tri(*m.shape[-2:], k=k, dtype=bool), m, 0)
 
 
 @implements(np.triu)
 def triu(m, k=0):
-    return np.where(np.tri(*m.shape[-2:], k=k - 1, dtype=bool), 0, m)
+    return np.where(beside(m).tri(*m.shape[-2:], k=k - 1, dtype=bool), 0, m)

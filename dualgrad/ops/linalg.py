@@ -10,6 +10,7 @@ import operator
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from ..beside import beside
 from ..dual import Array, primal_of
 from ..errors import ShapeError
 from ..operations import implements
@@ -120,7 +121,7 @@ def matrix_power(a: Array, n: int) -> Array:
 
 def _pinv_residuals(primals, active, y, rcond):
     (a,) = primals
-    one = lambda n: np.eye(n, dtype=a.dtype)  # noqa: E731
+    one = lambda n: beside(a).eye(n, dtype=a.dtype)  # noqa: E731
     return y, y @ adjoint(y), one(a.shape[-2]) - a @ y, one(a.shape[-1]) - y @ a, adjoint(y) @ y
 
 
@@ -171,7 +172,7 @@ def _symmetric(a):
 def _cuts(a, rcond):
     """Whether the cut-off drops singular values that are more than rounding."""
     rounding = 64 * max(a.shape[-2:], default=1) * epsilon(a)
-    rcond = np.asarray(primal_of(rcond))
+    rcond = beside(a).asarray(primal_of(rcond))
     if a.size == 0 or not np.any(rcond > rounding):
         return False
     s = np.linalg.svd(primal_of(a), compute_uv=False)
@@ -183,7 +184,8 @@ def _cut_pinv(a, rcond):
     """The pseudo-inverse of the part of a above the cut-off, from singular vectors."""
     u, s, vh = np.linalg.svd(a, full_matrices=False)
     plain = primal_of(s)
-    kept = plain > np.asarray(primal_of(rcond))[..., None] * np.max(plain, axis=-1, keepdims=True)
+    rcond = beside(a).asarray(primal_of(rcond))[..., None]
+    kept = plain > rcond * np.max(plain, axis=-1, keepdims=True)
     columns = kept[..., None, :]
     inverse = np.where(kept, 1 / np.where(kept, s, 1), 0)
     v = np.where(columns, adjoint(vh), 0) * inverse[..., None, :]
@@ -229,7 +231,7 @@ def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
 def _three(x):
     if x.shape[-1] == 3:
         return x
-    return np.concatenate([x, np.zeros((*x.shape[:-1], 1), x.dtype)], -1)
+    return np.concatenate([x, beside(x).zeros((*x.shape[:-1], 1), x.dtype)], -1)
 
 
 @implements(np.linalg.cross)

@@ -5,13 +5,15 @@ import math
 
 import numpy as np
 
-from ..dual import TRACES, Array, primal_of, trace_of
+from ..beside import as_array, beside, is_array
+from ..dual import TRACES, Array, DualTensor, primal_of, trace_of
 from ..errors import OptionError, ShapeError
+from ..kernels import elementwise as kernels
 from ..kernels import pool, special
 from ..kernels import softmax as softmax_kernels
 from ..operations import implements
 from ..options import choice, pair
-from ..primitive import Primitive, custom, elementwise, linear
+from ..primitive import Primitive, custom, elementwise, linear, one_launch
 from . import products, reductions
 from .results import array
 
@@ -33,13 +35,25 @@ conv2d = public(products.conv2d)
 
 # --- activations
 
-_relu = elementwise(lambda x: np.maximum(x, 0), lambda x, y: ~(x <= 0), name="relu")
-_sigmoid = elementwise(lambda x: _logistic(x), lambda x, y: y * (1 - y), name="sigmoid")
+_relu = elementwise(
+    lambda x: np.maximum(x, 0),
+    lambda x, y: ~(x <= 0),
+    name="relu",
+    fused=kernels.fused("relu"),
+)
+_sigmoid = elementwise(
+    lambda x: _logistic(x),
+    lambda x, y: y * (1 - y),
+    name="sigmoid",
+    fused=kernels.fused("sigmoid"),
+)
 _erf = elementwise(
     lambda x: special.erf(x),
     lambda x, y: 2 / math.sqrt(math.pi) * np.exp(-x * x),
     name="erf",
+    fused=kernels.fused("erf"),
 )
+_gelu_of_device_arrays = one_launch(kernels.fused("gelu").device, "gelu")
 
 
 def _logistic(x):
@@ -72,7 +86,8 @@ def gelu(x: Array) -> Array:
     Source: Hendrycks, Gimpel 2016, arXiv 1606.08415, section 2.
     """
     x = array(x)
-    return 0.5 * x * (1 + _erf(x * math.sqrt(0.5)))
+    y = _gelu_of_device_arrays(x)
+    return 0.5 * x * (1 + _erf(x * math.sqrt(0.5))) if y is None else y
 
 
 # --- softmax
@@ -89,15 +104,23 @@ _softmax = custom(
 _log_softmax = custom(
     lambda x: softmax_kernels.log_softmax(x),
     lambda primals, active, y: np.exp(y),
-    lambda p, tangents: tangents[0] - np.sum(p * tangents[0], -1, keepdims=True),
+    lambda p, tangents: _log_softmax_turn(p, tangents[0]),
     lambda p, ct: [ct - p * np.sum(ct, -1, keepdims=True)],
     name="log_softmax",
 )
 
 
 def _softmax_turn(y, t):
+    if is_array(y) and is_array(t):
+        return softmax_kernels.softmax_turn(y, t)
     turned = y * t
     return turned - y * np.sum(turned, -1, keepdims=True)
+
+
+def _log_softmax_turn(p, t):
+    if is_array(p) and is_array(t):
+        return softmax_kernels.log_softmax_turn(p, t)
+    return t - np.sum(p * t, -1, keepdims=True)
 
 
 def _over_axis(primitive, x, axis):
@@ -129,11 +152,23 @@ def _cross_entropy_value(logits, labels):
         raise OptionError(str(error)) from None
 
 
+def _cross_entropy_fast(logits, labels):
+    """The loss and its tangents from one kernel, for tangents that are a plain array."""
+    if type(logits) is not DualTensor or not (is_array(logits.primal) and is_array(logits.carrier)):
+        return None
+    logits.level.check("cross_entropy")
+    try:
+        pair = softmax_kernels.cross_entropy_tangents(logits.primal, labels, logits.carrier)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+    return DualTensor(*pair, logits.level)
+
+
 def _cross_entropy_weight(primals, active, y, labels):
     """d loss / d logits: softmax less the one-hot label, the softmax by way of the loss itself."""
     (logits,) = primals
     chosen = np.take_along_axis(logits, labels[..., None], -1)
-    hot = labels[..., None] == np.arange(logits.shape[-1])
+    hot = labels[..., None] == beside(logits).arange(logits.shape[-1])
     return np.exp(logits - (y[..., None] + chosen)) - hot
 
 
@@ -144,6 +179,7 @@ _cross_entropy = custom(
     lambda w, ct, labels: [ct[..., None] * w],
     name="cross_entropy",
 )
+_cross_entropy.fast = _cross_entropy_fast
 
 
 @public
@@ -152,13 +188,14 @@ def cross_entropy(logits: Array, labels: Array, reduction: str = "mean") -> Arra
 
     Args:
         logits: (..., classes), floating.
-        labels: (...), integers in [0, classes).
+        labels: (...), integers in [0, classes). On a device, where others cannot be refused without
+            waiting for it, their losses are NaN.
 
     Raises:
-        ShapeError: shapes do not fit. OptionError: labels are not integers, or an unknown
-            reduction.
+        ShapeError: shapes do not fit. OptionError: labels are not integers or out of range, or an
+            unknown reduction.
     """
-    logits, labels = array(logits), np.asarray(primal_of(labels))
+    logits, labels = array(logits), as_array(primal_of(labels))
     if labels.dtype.kind not in "iu":
         raise OptionError(f"cross_entropy: labels of dtype {labels.dtype}; give integer classes.")
     if labels.shape != logits.shape[:-1] or logits.ndim == 0:

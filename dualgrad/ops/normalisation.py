@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ..beside import is_array
 from ..dual import TRACES, Array, DualTensor, primal_of, trace_of
 from ..kernels import normalise as kernels
 from ..primitive import Node, Primitive, align, unbroadcast
@@ -19,11 +20,11 @@ def _with_tangents(x: Array, axes: tuple[int, ...], eps: float) -> Any:
     if type(x) is not DualTensor:
         return kernels.normalise(x, axes, eps)
     carrier, kind = x.carrier, type(x.carrier)
-    if type(x.primal) is DualTensor or (kind is not np.ndarray and kind is not Node):
+    if type(x.primal) is DualTensor or not (is_array(carrier) or kind is Node):
         return None
     x.level.check("normalise")
     y, mean, variance = kernels.normalise(x.primal, axes, eps)
-    if kind is np.ndarray:
+    if kind is not Node:
         t: Any = kernels.normalise_tangent(carrier, y, variance, axes, eps)
     else:
         params = {"axes": axes, "eps": eps}
@@ -40,7 +41,7 @@ def _variance(primals, active, y, axes, eps):
 def _turn(residuals, t, axes, eps):
     """dy = (dx - mean(dx) - y mean(y dx)) / sqrt(variance + eps); of reals, its own transpose."""
     y, variance = residuals
-    if all(type(part) is np.ndarray for part in (y, variance, t)):
+    if all(map(is_array, (y, variance, t))):
         return kernels.normalise_tangent(t, y, variance, axes, eps)
     centred = t - np.mean(t, axis=axes, keepdims=True)
     along = np.mean(y * t, axis=axes, keepdims=True)
@@ -113,7 +114,7 @@ def _pull_scaled(residuals, ct):
     y, scale, active = residuals
     along = None
     if active[1]:
-        plain = type(ct) is np.ndarray
+        plain = is_array(ct)
         along = kernels.sum_product(ct, y, scale.shape) if plain else ct * y
     return [
         ct * scale if active[0] else None,
@@ -144,9 +145,9 @@ def scaled(y: Array, scale: Array, shift: Array) -> Array:
     kinds = {type(x.carrier) for x in duals}
     directions = {len(x.carrier) for x in duals}
     if (
-        any(type(x) is not np.ndarray or x.dtype != y.dtype for x in plain)
+        any(not is_array(x) or x.dtype != y.dtype for x in plain)
         or y.dtype.kind != "f"
-        or not kinds <= {np.ndarray, Node}
+        or not all(is_array(x.carrier) or type(x.carrier) is Node for x in duals)
         or len(kinds) > 1
         or len(directions) > 1
         or any(x.level is not duals[0].level for x in duals)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ..beside import beside
 from ..dual import Array, missing_rule, primal_of
 from ..errors import OptionError, ShapeError
 from ..operations import implements
@@ -100,7 +101,7 @@ def cond(x: Array, p=None) -> Array:
         high, low = (s[..., 0], s[..., -1]) if p != -2 else (s[..., -1], s[..., 0])
         y = high / np.where(finite, low, 1)
     else:
-        eye = np.eye(x.shape[-1], dtype=x.dtype)
+        eye = beside(x).eye(x.shape[-1], dtype=x.dtype)
         inverse = np.linalg.inv(np.where(np.expand_dims(finite, (-2, -1)), x, eye))
         high = norm(x, p, (-2, -1))
         y = high * norm(inverse, p, (-2, -1))

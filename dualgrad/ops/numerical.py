@@ -5,10 +5,11 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from ..beside import beside
 from ..dual import primal_of
 from ..operations import implements
 from ..primitive import custom, elementwise
-from .results import array, deliver, is_dual
+from .results import array, array_beside, deliver, is_dual, together
 from .structural import cumulative
 
 # --- products of all entries up to each
@@ -17,9 +18,9 @@ from .structural import cumulative
 def _after_first(x, axis, first):
     """The entries of x moved one place along an axis, the number `first` in front."""
     n = x.shape[axis]
-    kept = np.take(x, np.arange(n - 1), axis)
+    kept = x[(slice(None),) * (axis % x.ndim) + (slice(n - 1),)]
     shape = tuple(1 if i == axis % x.ndim else m for i, m in enumerate(x.shape))
-    return np.concatenate([np.full(shape, first, x.dtype), kept], axis)
+    return np.concatenate([beside(x).full(shape, first, x.dtype), kept], axis)
 
 
 def _recurrence(a, b, axis):
@@ -74,7 +75,7 @@ def _cumulative(function, first):
         y = function(x, axis, dtype)
         if include_initial:
             edge = tuple(1 if i == axis else n for i, n in enumerate(y.shape))
-            y = np.concatenate([np.full(edge, first, y.dtype), y], axis)
+            y = np.concatenate([beside(y).full(edge, first, y.dtype), y], axis)
         return deliver(y, out)
 
     return rule
@@ -90,7 +91,7 @@ implements(np.cumulative_prod, family="numerical")(_cumulative(np.cumprod, 1))
 @implements(np.ediff1d)
 def ediff1d(ary, to_end=None, to_begin=None):
     flat = np.ravel(array(ary))
-    parts = [None if x is None else np.ravel(array(x)) for x in (to_begin, to_end)]
+    parts = [None if x is None else np.ravel(array_beside(x, flat)) for x in (to_begin, to_end)]
     parts = [x if x is None else np.astype(x, flat.dtype, copy=False) for x in parts]
     return np.concatenate([x for x in (parts[0], flat[1:] - flat[:-1], parts[1]) if x is not None])
 
@@ -116,7 +117,7 @@ def gradient(f, *varargs, axis=None, edge_order=1):
     axes = tuple(range(f.ndim)) if axis is None else normalize_axis_tuple(axis, f.ndim)
     if edge_order not in (1, 2):
         raise ValueError("'edge_order' greater than 2 not supported")
-    given = [array(s) for s in varargs] or [array(1.0)]
+    given = together((*varargs, f))[:-1] or [beside(f).asarray(1.0)]
     if len(given) == 1 and given[0].ndim == 0:
         given *= len(axes)
     if len(given) != len(axes):
@@ -187,7 +188,7 @@ def unwrap(p, discont=None, axis=-1, *, period=2 * math.pi):
     wrapped = np.where((wrapped == -half) & (steps > 0), half, wrapped)
     jumps = np.where(np.abs(steps) < limit, 0, wrapped - steps)
     shape = tuple(1 if i == axis else n for i, n in enumerate(p.shape))
-    start = np.zeros(shape, jumps.dtype)
+    start = beside(jumps).zeros(shape, jumps.dtype)
     return p + np.concatenate([start, np.cumsum(jumps, axis=axis)], axis).astype(p.dtype)
 
 
@@ -289,11 +290,11 @@ def cov(m, y=None, rowvar=True, bias=False, ddof=None, fweights=None, aweights=N
         x = np.concatenate([x, _variables(array(y), rowvar)])
     x = np.astype(x, np.result_type(x.dtype, np.float64) if dtype is None else dtype, copy=False)
     if x.shape[0] == 0:
-        return np.zeros((0, 0), x.dtype)
+        return beside(x).zeros((0, 0), x.dtype)
     ddof = ddof if ddof is not None else 0 if bias else 1
-    weights = None if fweights is None else _as_float64(fweights)
+    weights = None if fweights is None else _as_float64(fweights, m)
     if aweights is not None:
-        aweights = _as_float64(aweights)
+        aweights = _as_float64(aweights, m)
         weights = aweights if weights is None else weights * aweights
     total = x.shape[1] if weights is None else np.sum(weights)
     if weights is None or ddof == 0 or aweights is None:
@@ -308,8 +309,8 @@ def cov(m, y=None, rowvar=True, bias=False, ddof=None, fweights=None, aweights=N
     return np.squeeze(np.matmul(x, np.conj(weighted.T)) / factor)
 
 
-def _as_float64(weights):
-    return np.astype(array(weights), np.float64, copy=False)
+def _as_float64(weights, like):
+    return np.astype(array_beside(weights, like), np.float64, copy=False)
 
 
 def _variables(x, rowvar):

@@ -8,6 +8,7 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from ..beside import as_array, beside, is_array
 from ..dual import missing_rule, primal_of
 from ..operations import implements
 from ..primitive import constant
@@ -47,15 +48,15 @@ CHOOSING = ("inverted_cdf", "closest_observation", "lower", "higher", "nearest")
 
 def _places(function, ranks, q, method, weights):
     """Where in the sorted rows the quantiles lie, q last: NumPy's quantiles of the ranks."""
-    plain = np.asarray(primal_of(q)) if is_dual(q) else q
+    plain = as_array(primal_of(q)) if is_dual(q) else q
     options = {} if weights is None else {"weights": weights}
-    places = np.asarray(function(ranks, plain, axis=-1, method=method, **options))
+    places = as_array(function(ranks, plain, axis=-1, method=method, **options))
     if not is_dual(q):
         return np.moveaxis(places, range(np.ndim(q)), range(-np.ndim(q), 0))
     wide = (*np.shape(q), *(1,) * (ranks.ndim - 1))
     start = (places == 0) & (np.reshape(plain, wide) <= 0) & (method == "linear")
-    n = np.asarray(np.sum(~np.isnan(ranks), -1))
-    slope = np.asarray(n + SLOPES.get(method, -n), ranks.dtype)
+    n = as_array(np.sum(~np.isnan(ranks), -1))
+    slope = as_array(n + SLOPES.get(method, -n), ranks.dtype)
     inner = (places > 0) & (places < n - 1) | start
     places = places + np.where(inner, slope, 0) * np.reshape(q - plain, wide)
     return np.moveaxis(places, range(np.ndim(q)), range(-np.ndim(q), 0))
@@ -72,7 +73,7 @@ def _quantiles(function, a, q, axis, method, keepdims, weights):
     flat = _as_rows(a, axes)
     kept = flat.shape[:-1]
     if weights is not None:
-        weights = np.asarray(primal_of(weights))
+        weights = as_array(primal_of(weights))
         if weights.shape == a.shape:
             weights = np.moveaxis(weights, axes, last).reshape(flat.shape)
         elif weights.shape == tuple(a.shape[i] for i in axes):
@@ -189,10 +190,10 @@ def unique(ar, return_index=False, return_inverse=False, return_counts=False, ax
 def _with_values(function):
     def rule(x):
         plain = function(primal_of(x))
-        values = plain if isinstance(plain, np.ndarray) else plain.values
+        values = plain if is_array(plain) else plain.values
         flat = anywhere(np.ravel(x))
         moving = flat[_first(primal_of(flat), values, equal_nan=False)]
-        return moving if isinstance(plain, np.ndarray) else plain._replace(values=moving)
+        return moving if is_array(plain) else plain._replace(values=moving)
 
     return rule
 
@@ -232,5 +233,6 @@ def setxor1d(ar1, ar2, assume_unique=False):
         ar1, ar2 = np.unique(ar1), np.unique(ar2)
     both = np.sort(np.concatenate([ar1, ar2]))
     plain = primal_of(both)
-    changes = np.concatenate([[True], plain[1:] != plain[:-1], [True]])
+    end = beside(plain).ones(1, bool)
+    changes = np.concatenate([end, plain[1:] != plain[:-1], end])
     return both[changes[1:] & changes[:-1]] if both.size else both

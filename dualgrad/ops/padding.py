@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..beside import beside
 from ..dual import missing_rule
 from ..operations import implements
 from .results import array as as_array
@@ -18,7 +19,7 @@ def pad(array, pad_width, mode="constant", *, constant_values=0, reflect_type="e
     x = as_array(array)
     width = _pairs(pad_width, x.ndim)
     if mode in BY_INDEX and reflect_type == "even":
-        index = np.pad(np.arange(x.size).reshape(x.shape), width, mode)
+        index = np.pad(beside(x).arange(x.size).reshape(x.shape), width, mode)
         return np.ravel(x)[index]
     if mode in ("constant", "empty"):
         return _constant(x, width, constant_values if mode == "constant" else 0)
@@ -52,11 +53,11 @@ def _pairs(value, ndim):
 
 
 def _constant(x, width, values):
-    frame = np.pad(np.zeros(x.shape, bool), width, constant_values=True)
-    border = np.pad(np.zeros(x.shape, x.dtype), width, constant_values=values)
+    frame = np.pad(beside(x).zeros(x.shape, bool), width, constant_values=True)
+    border = np.pad(beside(x).zeros(x.shape, x.dtype), width, constant_values=values)
     if x.size == 0:
         return border
-    place = np.pad(np.arange(x.size).reshape(x.shape), width)
+    place = np.pad(beside(x).arange(x.size).reshape(x.shape), width)
     return np.where(frame, border, np.ravel(x)[place])
 
 
@@ -73,7 +74,7 @@ def _linear(rows, before, after, mode, options):
     """Borders linear in the entries: NumPy's padding of the unit matrix is their matrix."""
     n = len(rows)
     dtype = rows.dtype if rows.dtype.itemsize > 2 else np.dtype(np.float32)
-    matrix = np.pad(np.eye(n, dtype=dtype), ((before, after), (0, 0)), mode, **options)
+    matrix = np.pad(beside(rows).eye(n, dtype=dtype), ((before, after), (0, 0)), mode, **options)
     flat = np.reshape(rows, (n, -1 if rows.size else 0))
     borders = (np.matmul(m, flat) for m in (matrix[:before], matrix[before + n :]))
     return tuple(
@@ -85,6 +86,6 @@ def _towards(parts, before, after, ends):
     """Ramps that end at 0, raised to end at the values given."""
     low, high = parts
     wide = (-1, *(1,) * (low.ndim - 1))
-    down = np.linspace(1, 0, before, endpoint=False, dtype=low.dtype).reshape(wide)
-    up = np.linspace(1, 0, after, endpoint=False, dtype=low.dtype)[::-1].reshape(wide)
+    down = beside(low).linspace(1, 0, before, endpoint=False, dtype=low.dtype).reshape(wide)
+    up = beside(low).linspace(1, 0, after, endpoint=False, dtype=low.dtype)[::-1].reshape(wide)
     return low + down * ends[0], high + up * ends[1]

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from ..beside import beside
 from ..dual import primal_of
 from ..operations import implements
 from ..primitive import Primitive, bilinear, custom
-from .results import array
+from .results import array, array_beside, together
 
 # --- convolution: bilinear, and its transposes are convolutions with one factor reversed
 
@@ -65,14 +66,14 @@ def correlate(a, v, mode="valid"):
 
 def _raised(p, size):
     """The coefficients with zeros in front, `size` in all."""
-    return np.concatenate([np.zeros(size - p.size, p.dtype), p]) if size > p.size else p
+    return np.concatenate([beside(p).zeros(size - p.size, p.dtype), p]) if size > p.size else p
 
 
 @implements(np.polyval)
 def polyval(p, x):
     p = np.atleast_1d(array(p))
     x = array(x)
-    y = np.zeros(x.shape, x.dtype)
+    y = beside(x).zeros(x.shape, x.dtype)
     for coefficient in p:
         y = y * x + coefficient
     return y
@@ -80,14 +81,14 @@ def polyval(p, x):
 
 @implements(np.polyadd)
 def polyadd(a1, a2):
-    a1, a2 = np.atleast_1d(array(a1)), np.atleast_1d(array(a2))
+    a1, a2 = map(np.atleast_1d, together((a1, a2)))
     size = max(a1.size, a2.size)
     return _raised(a1, size) + _raised(a2, size)
 
 
 @implements(np.polysub)
 def polysub(a1, a2):
-    a1, a2 = np.atleast_1d(array(a1)), np.atleast_1d(array(a2))
+    a1, a2 = map(np.atleast_1d, together((a1, a2)))
     size = max(a1.size, a2.size)
     return _raised(a1, size) - _raised(a2, size)
 
@@ -103,7 +104,7 @@ def polyder(p, m=1):
         raise ValueError("Order of derivative must be positive (see polyint)")
     p = np.atleast_1d(array(p))
     for _ in range(m):
-        p = p[:-1] * np.arange(p.size - 1, 0, -1)
+        p = p[:-1] * beside(p).arange(p.size - 1, 0, -1)
     return p
 
 
@@ -112,13 +113,13 @@ def polyint(p, m=1, k=None):
     if m < 0:
         raise ValueError("Order of integral must be positive (see polyder)")
     p = np.atleast_1d(array(p))
-    constants = np.zeros(m) if k is None else np.ravel(array(k))
+    constants = beside(p).zeros(m) if k is None else np.ravel(array_beside(k, p))
     if constants.size == 1 < m:
         constants = np.broadcast_to(constants, (m,))
     if constants.size < m:
         raise ValueError("k must be a scalar or a rank-1 array of length 1 or >m.")
     for i in range(m):
-        p = np.concatenate([p / np.arange(p.size, 0, -1), constants[i : i + 1]])
+        p = np.concatenate([p / beside(p).arange(p.size, 0, -1), constants[i : i + 1]])
     return p
 
 
@@ -148,12 +149,12 @@ def vander(x, N=None, increasing=False):
     if x.ndim != 1:
         raise ValueError("x must be a one-dimensional array or sequence.")
     x = np.astype(x, np.promote_types(x.dtype, int), copy=False)
-    powers = [np.ones(x.shape, x.dtype)]
+    powers = [beside(x).ones(x.shape, x.dtype)]
     N = x.size if N is None else N
     for _ in range(N - 1):
         powers.append(powers[-1] * x)
     if N == 0:
-        return np.zeros((x.size, 0), x.dtype)
+        return beside(x).zeros((x.size, 0), x.dtype)
     return np.stack(powers if increasing else powers[::-1], 1)
 
 
@@ -162,7 +163,7 @@ _roots = custom(
     lambda p: np.roots(p),
     lambda primals, active, y: (
         np.vander(y, primals[0].shape[0]),
-        np.polyval(np.polyder(primals[0]), y),
+        np.polyval(polyder(primals[0]), y),
         primals[0].dtype.kind,
     ),
     lambda residuals, tangents: -np.matmul(tangents[0], residuals[0].T) / residuals[1],
@@ -192,7 +193,7 @@ def _characteristic_residuals(primals, active, y):
     Source: Faddeev and LeVerrier; F. R. Gantmacher, The Theory of Matrices, vol. 1, IV.4-5.
     """
     (a,) = primals
-    unit = np.eye(a.shape[0], dtype=primal_of(a).dtype)
+    unit = beside(a).eye(a.shape[0], dtype=primal_of(a).dtype)
     adjugate = [unit]
     for k in range(1, a.shape[0]):
         adjugate.append(np.matmul(a, adjugate[-1]) + y[k] * unit)
@@ -213,7 +214,7 @@ def _characteristic_push(residuals, t):
     adjugate, dtype, _ = residuals
     moved = -np.einsum("nij,kji->kn", adjugate, t)
     moved = np.real(moved) if dtype.kind != "c" else moved
-    return np.concatenate([np.zeros((len(t), 1), moved.dtype), moved], 1)
+    return np.concatenate([beside(t).zeros((len(t), 1), moved.dtype), moved], 1)
 
 
 def _characteristic_pull(residuals, ct):
@@ -232,7 +233,7 @@ def poly(seq_of_zeros):
         raise ValueError("input must be 1d or non-empty square 2d array.")
     if x.size == 0:
         return 1.0
-    y = np.ones(1, x.dtype)
+    y = beside(x).ones(1, x.dtype)
     for root in x:
         y = np.convolve(y, np.stack([np.ones_like(primal_of(root)), -root]))
     if y.dtype.kind == "c" and not np.iscomplexobj(np.poly(primal_of(x))):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ..beside import beside
 from ..dual import Array
 from ..errors import OptionError, ShapeError
 from ..kernels import conv
@@ -279,7 +280,7 @@ def _parse_einsum(operands):
     missing = [c for c in batch if c in output and not any(c in s for s in inputs)]
     if missing:  # every operand has length 1 there
         inputs.append("".join(missing))
-        arrays.append(np.ones((1,) * len(missing), arrays[0].dtype))
+        arrays.append(beside(arrays[0]).ones((1,) * len(missing), arrays[0].dtype))
     return inputs, output, arrays
 
 

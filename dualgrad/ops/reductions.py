@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ..beside import as_array, beside
 from ..dual import primal_of
 from ..operations import METHODS, implements
 from ..partials import Share
@@ -61,7 +62,8 @@ def _from_norm(x, y, axis):
 
 
 def _logsumexp_value(x, axis, keepdims):
-    top = np.max(x, axis=axis, keepdims=True, initial=-math.inf)
+    least = {} if x.size else {"initial": -math.inf}  # CuPy's has no such word
+    top = np.max(x, axis=axis, keepdims=True, **least)
     top = np.where(np.isfinite(top), top, 0)
     with np.errstate(divide="ignore"):
         y = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
@@ -131,12 +133,13 @@ def _count(a, axes, where=True, keepdims=False):
     if where is True:
         return math.prod(a.shape[axis] for axis in axes)
     mask = np.broadcast_to(primal_of(where), a.shape)
-    return np.asarray(np.sum(mask, axis=axes, keepdims=keepdims))
+    return as_array(np.sum(mask, axis=axes, keepdims=keepdims))
 
 
 def _divided(y, count):
     """y / count in the dtype of y; NaN, or infinite, where there is nothing to count."""
-    return y / (count if isinstance(count, int) else count.astype(primal_of(y).real.dtype))
+    number = type(count) in (int, float)  # NumPy's are not weak
+    return y / (count if number else count.astype(primal_of(y).real.dtype))
 
 
 @implements(np.mean)
@@ -155,7 +158,7 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
     a = array(a)
     if weights is None:
         y = np.mean(a, axis, keepdims=keepdims)
-        total = np.full(y.shape, _count(a, negative_axes(axis, a.ndim)), y.dtype)
+        total = beside(y).full(y.shape, _count(a, negative_axes(axis, a.ndim)), y.dtype)
         return (y, total) if returned else y
     weights = array(weights)
     kind = np.result_type(a.dtype, weights.dtype, *(["f8"] if a.dtype.kind in "biu" else []))
@@ -188,7 +191,8 @@ def _deviation(a, axes, dtype, where, mean):
 
 
 def _degrees(a, axes, where, keepdims, ddof):
-    return np.asarray(np.maximum(_count(a, axes, where, keepdims) - ddof, 0))
+    count = _count(a, axes, where, keepdims)
+    return max(count - ddof, 0) if isinstance(count, int) else np.maximum(count - ddof, 0)
 
 
 @implements(np.var)
@@ -233,7 +237,7 @@ def logsumexp(x, axis=None, keepdims=False):
     Args:
         x: array of any shape. axis: int, tuple of ints or None. keepdims: keep the reduced axes.
     """
-    x = x if hasattr(x, "ndim") else np.asarray(x)
+    x = array(x)
     return _logsumexp(x, axis=negative_axes(axis, x.ndim), keepdims=keepdims)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..beside import as_array, beside_all, has_memory
 from ..dual import DualTensor, find_level
 from ..errors import ShapeError, WriteError
 
@@ -11,8 +12,24 @@ def array(x):
     if type(x) is DualTensor:
         return x
     if type(x) in (list, tuple) and find_level(x) is not None:
-        return np.stack([array(item) for item in x])
-    return np.asarray(x)
+        return np.stack(together(x))
+    return as_array(x)
+
+
+def together(xs):
+    """Return each of xs as an array: numbers, which lie nowhere, beside what is on a device."""
+    module = beside_all(*xs)
+    return [_array_of(module, x) for x in xs]
+
+
+def array_beside(x, *others):
+    """Return x as an array: numbers beside what of the others is on a device."""
+    return _array_of(beside_all(x, *others), x)
+
+
+def _array_of(module, x):
+    known = module is np or has_memory(x) or is_dual(x)
+    return array(x) if known else module.asarray(x)
 
 
 def is_dual(x):

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..dual import primal_of
 from ..operations import implements
-from .results import array
+from .results import array, array_beside
 
 
 def _complex_where(x, outside):
@@ -44,6 +44,6 @@ def logn(n, x):
 
 @implements(np.emath.power)
 def power(x, p):
-    p = array(p)
+    p = array_beside(p, x)
     p = p * 1.0 if p.dtype.kind in "iu" and np.any(p < 0) else p
     return np.power(_complex_where(x, _negative), p)

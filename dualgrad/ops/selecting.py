@@ -3,16 +3,17 @@
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from ..beside import as_array, beside
 from ..dual import DualTensor, primal_of
 from ..operations import implements
 from ..primitive import check_levels
 from .indexing import scatter
-from .results import array, deliver
+from .results import array, array_beside, deliver
 
 
 def _flag(condition):
     check_levels([condition], "a condition")
-    return np.asarray(primal_of(condition))
+    return as_array(primal_of(condition))
 
 
 @implements(np.select)
@@ -34,7 +35,7 @@ def select(condlist, choicelist, default=0):
 @implements(np.choose)
 def choose(a, choices, out=None, mode="raise"):
     """choices[a[i]][i] for every i; a holds integers."""
-    a = np.asarray(primal_of(a))
+    a = array_beside(primal_of(a), *choices)
     arrays = np.broadcast_arrays(*(array(x) for x in choices))
     n = len(arrays)
     if a.dtype.kind not in "iub":
@@ -53,17 +54,18 @@ def choose(a, choices, out=None, mode="raise"):
 def piecewise(x, condlist, funclist, *args, **kw):
     """The functions, or numbers, of funclist on the entries of x where their conditions hold."""
     x = array(x)
-    if np.ndim(condlist) == 0 or (np.ndim(condlist[0]) == 0 and x.ndim != 0):
+    listed = isinstance(condlist, (list, tuple))
+    if not (listed or np.ndim(condlist)) or (np.ndim(condlist[0]) == 0 and x.ndim != 0):
         condlist = [condlist]
     conditions = [np.broadcast_to(_flag(c).astype(bool), x.shape) for c in condlist]
     if len(funclist) == len(conditions) + 1:
-        conditions.append(~np.any(conditions, axis=0))
+        conditions.append(~np.any(np.stack(conditions), axis=0))
     if len(funclist) != len(conditions):
         raise ValueError(
             f"with {len(condlist)} condition(s), either {len(condlist)} or {len(condlist) + 1} "
             f"functions are expected"
         )
-    owner = np.full(x.shape, -1)  # which function has the last word on an entry
+    owner = beside(x).full(x.shape, -1)  # which function has the last word on an entry
     for i, condition in enumerate(conditions):
         owner[condition] = i
     parts, places = [np.zeros_like(x)[owner == -1]], [np.flatnonzero(owner == -1)]
@@ -72,7 +74,7 @@ def piecewise(x, condlist, funclist, *args, **kw):
             continue
         inside = x[condition]
         values = function(inside, *args, **kw) if callable(function) else function
-        values = np.broadcast_to(array(values), inside.shape)
+        values = np.broadcast_to(array_beside(values, inside), inside.shape)
         last = (owner == i)[condition]
         parts.append(np.astype(values[last], x.dtype, copy=False))
         places.append(np.flatnonzero(owner == i))
@@ -99,7 +101,7 @@ def delete(arr, obj, axis=None):
     if axis is None:
         arr, axis = np.ravel(arr), 0
     axis = normalize_axis_index(axis, arr.ndim)
-    return np.take(arr, np.delete(np.arange(arr.shape[axis]), primal_of(obj)), axis)
+    return np.take(arr, np.delete(beside(arr).arange(arr.shape[axis]), primal_of(obj)), axis)
 
 
 @implements(np.insert)
@@ -138,7 +140,7 @@ def spread(weights, places, size):
 @implements(np.bincount)
 def bincount(x, weights=None, minlength=0):
     """How often each integer occurs; with weights, which may be duals, their sums."""
-    x = np.asarray(primal_of(x))
+    x = as_array(primal_of(x))
     counts = np.bincount(x, minlength=minlength)
     if type(weights) is not DualTensor:
         return counts if weights is None else np.bincount(x, weights, minlength)

@@ -6,11 +6,12 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ..beside import beside, beside_all
 from ..dual import DualTensor, primal_of
 from ..operations import implements
 from ..primitive import constant, linear
 from .indexing import scatter
-from .results import array
+from .results import array, together
 
 for _name in "diag_indices_from tril_indices_from triu_indices_from common_type".split():
     implements(getattr(np, _name), differentiable=False)(constant(getattr(np, _name)))
@@ -71,7 +72,7 @@ def resize(a, new_shape):
     size = math.prod(shape)
     if a.size == 0:
         return np.zeros_like(a, shape=shape)
-    return np.reshape(np.ravel(a)[np.arange(size) % a.size], shape)
+    return np.reshape(np.ravel(a)[beside(a).arange(size) % a.size], shape)
 
 
 @implements(np.trim_zeros)
@@ -97,15 +98,16 @@ def trim_zeros(filt, trim="fb", axis=None):
 
 @implements(np.dstack)
 def dstack(tup):
-    return np.concatenate([np.atleast_3d(array(x)) for x in tup], 2)
+    return np.concatenate([np.atleast_3d(x) for x in together(tup)], 2)
 
 
 @implements(np.block)
 def block(arrays):
     """Nested lists of arrays joined: the innermost along the last axis, and so on outwards."""
+    module = beside_all(arrays)
     depth = _depth(arrays)
     ndim = max(depth, _most_axes(arrays))
-    return _join(arrays, depth, ndim)
+    return _join(arrays, depth, ndim, module)
 
 
 def _depth(arrays):
@@ -125,11 +127,11 @@ def _most_axes(arrays):
     return max(map(_most_axes, arrays)) if type(arrays) is list else np.ndim(arrays)
 
 
-def _join(arrays, depth, ndim):
+def _join(arrays, depth, ndim, module):
     if type(arrays) is not list:
-        x = array(arrays)
+        x = array(arrays) if hasattr(arrays, "dtype") else module.asarray(arrays)
         return np.reshape(x, (*(1,) * (ndim - x.ndim), *x.shape))
-    return np.concatenate([_join(x, depth - 1, ndim) for x in arrays], -depth)
+    return np.concatenate([_join(x, depth - 1, ndim, module) for x in arrays], -depth)
 
 
 def _split_along(axis, name, least):
@@ -191,7 +193,7 @@ def diagflat(v, k=0):
 
 def _windows_transposed(ct, shapes, window, axes):
     shape = (len(ct), *shapes[0])
-    place = np.arange(math.prod(shapes[0])).reshape(shapes[0])
+    place = beside(ct).arange(math.prod(shapes[0])).reshape(shapes[0])
     source = sliding_window_view(place, window, axes).ravel()
     flat = np.reshape(ct, (len(ct), source.size))
     sums = scatter(flat, index=(slice(None), source), shape=(len(ct), place.size))

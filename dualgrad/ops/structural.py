@@ -5,11 +5,12 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from ..beside import beside, on_device
 from ..dual import DualTensor, Structured, find_level, primal_of
 from ..errors import DtypeError
 from ..operations import implements
 from ..primitive import Node, constant, custom, linear, unbroadcast
-from .results import array, deliver
+from .results import array, array_beside, deliver, together
 
 # --- axes: counted from the end, so that a leading axis of directions changes nothing
 
@@ -64,7 +65,7 @@ _astype = linear(
     name="astype",
 )
 _copy = linear(
-    lambda x, order: np.array(x, order=order),
+    lambda x, order: np.copy(x, order) if on_device(x) else np.array(x, order=order),
     lambda ct, shapes, order: ct,
     lambda k, order: {"order": order},
     name="copy",
@@ -85,7 +86,7 @@ def _spread(ct, shape, axis, keepdims):
 
 
 def _cut(ct, shapes, axis):
-    ends = np.cumsum([shape[axis] for shape in shapes])[:-1]
+    ends = np.cumsum([shape[axis] for shape in shapes])[:-1].tolist()
     return np.split(ct, ends, axis)
 
 
@@ -195,7 +196,7 @@ def atleast_2d(*arys):
 
 @implements(np.concatenate)
 def concatenate(arrays, axis=0, out=None, *, dtype=None, casting="same_kind"):
-    arrays = [array(x) for x in arrays]
+    arrays = together(arrays)
     if axis is None:
         arrays, axis = [np.ravel(x) for x in arrays], 0
     joined = _concatenate(*arrays, axis=negative_axis(axis, arrays[0].ndim))
@@ -208,7 +209,7 @@ def concatenate(arrays, axis=0, out=None, *, dtype=None, casting="same_kind"):
 
 @implements(np.stack)
 def stack(arrays, axis=0, out=None, *, dtype=None, casting="same_kind"):
-    arrays = [array(x) for x in arrays]
+    arrays = together(arrays)
     shapes = {np.shape(x) for x in arrays}
     if len(shapes) > 1:
         raise ValueError("all input arrays must have the same shape")
@@ -219,20 +220,20 @@ def stack(arrays, axis=0, out=None, *, dtype=None, casting="same_kind"):
 
 @implements(np.hstack)
 def hstack(tup, *, dtype=None, casting="same_kind"):
-    arrays = [np.atleast_1d(array(x)) for x in tup]
+    arrays = [np.atleast_1d(x) for x in together(tup)]
     axis = 0 if arrays[0].ndim == 1 else 1
     return np.concatenate(arrays, axis, dtype=dtype, casting=casting)
 
 
 @implements(np.vstack)
 def vstack(tup, *, dtype=None, casting="same_kind"):
-    arrays = [np.atleast_2d(array(x)) for x in tup]
+    arrays = [np.atleast_2d(x) for x in together(tup)]
     return np.concatenate(arrays, 0, dtype=dtype, casting=casting)
 
 
 @implements(np.column_stack)
 def column_stack(tup):
-    arrays = [array(x) for x in tup]
+    arrays = together(tup)
     return np.concatenate([x if x.ndim > 1 else np.reshape(x, (-1, 1)) for x in arrays], 1)
 
 
@@ -301,7 +302,7 @@ def diff(a, n=1, axis=-1, prepend=None, append=None):
     axis = normalize_axis_index(axis, a.ndim)
     if prepend is not None or append is not None:
         edge = (*a.shape[:axis], 1, *a.shape[axis + 1 :])
-        ends = [x if x is None else array(x) for x in (prepend, append)]
+        ends = [x if x is None else array_beside(x, a) for x in (prepend, append)]
         ends = [x if x is None or x.ndim else np.broadcast_to(x, edge) for x in ends]
         parts = [x for x in (ends[0], a, ends[1]) if x is not None]
         a = np.concatenate(parts, axis)
@@ -377,7 +378,7 @@ def zeros_like(a, dtype=None, order="K", subok=True, shape=None, *, device=None)
     dtype = a.dtype if dtype is None else np.dtype(dtype)
     shape = a.shape if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
     if dtype.kind not in "fc":
-        return np.zeros(shape, dtype)
+        return beside(a).zeros(shape, dtype)
     a.level.check("np.zeros_like")
     primal = np.zeros_like(a.primal, dtype=dtype, shape=shape)
     if type(a.carrier) is Node:
@@ -386,7 +387,7 @@ def zeros_like(a, dtype=None, order="K", subok=True, shape=None, *, device=None)
         return DualTensor(primal, a.carrier.zeros(primal), a.level)
     full = (len(a.carrier), *shape)
     if isinstance(a.carrier, Structured):
-        return DualTensor(primal, np.zeros(full, dtype), a.level)
+        return DualTensor(primal, beside(primal).zeros(full, dtype), a.level)
     carrier = np.zeros_like(a.carrier, dtype=dtype, shape=full)
     return DualTensor(primal, _roomy(carrier, primal), a.level)
 

@@ -5,6 +5,7 @@ The rules themselves see positional arguments only; what a keyword means is done
 
 import numpy as np
 
+from ..beside import as_array
 from ..dual import DualTensor, find_level, missing_rule, primal_of, write
 from ..errors import DtypeError, WriteError
 from ..operations import UFUNC_METHODS, find, name_of
@@ -36,7 +37,7 @@ def call(ufunc, *inputs, out=None, where=True, order="K", subok=True, **options)
     elif where is True:
         y = rule(*inputs)
     else:
-        where = np.asarray(primal_of(where))
+        where = as_array(primal_of(where))
         shape = np.broadcast_shapes(where.shape, *map(np.shape, inputs))
         where = np.broadcast_to(where, shape)
         y = rule(*(np.broadcast_to(x, shape)[where] if hasattr(x, "ndim") else x for x in inputs))

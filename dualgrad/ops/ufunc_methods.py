@@ -9,6 +9,7 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from ..beside import as_array, beside
 from ..dual import DualTensor, missing_rule, primal_of, write
 from ..errors import WriteError
 from ..operations import METHODS, UFUNC_METHODS, find, name_of
@@ -42,7 +43,7 @@ def _in_loop_dtype(ufunc, method, x, dtype, *others):
     if find(ufunc) is None:
         raise missing_rule(name, (x, *others), {})
     check_levels([x, *others], name)
-    x = x if hasattr(x, "dtype") else np.asarray(x)
+    x = x if hasattr(x, "dtype") else as_array(x)
     if ufunc.nin != 2 or ufunc.nout != 1 or ufunc.signature:
         return x, False
     x = x if dtype is None else np.astype(x, dtype, copy=False)
@@ -178,7 +179,7 @@ def _places_of_records(ufunc, x, axis):
     """Return for each entry the place along the axis of the first entry equal to the extreme."""
     y = np.moveaxis(ufunc.accumulate(x, axis), axis, 0)
     new = (y[1:] != y[:-1]) & ~(np.isnan(y[1:]) & np.isnan(y[:-1]))
-    places = np.arange(len(y)).reshape(-1, *(1,) * (y.ndim - 1))
+    places = beside(y).arange(len(y)).reshape(-1, *(1,) * (y.ndim - 1))
     first = np.where(np.concatenate([np.ones_like(new, shape=(1, *y.shape[1:])), new]), places, 0)
     return np.moveaxis(np.maximum.accumulate(first, 0), 0, axis)
 
@@ -200,9 +201,10 @@ def reduceat(ufunc, array, indices, axis=0, dtype=None, out=None):
         y = ufunc.reduceat(primal_of(x), indices, axis, dtype)
         return y if out is None else deliver(f"{ufunc.__name__}.reduceat", y, out)
     axis = normalize_axis_index(axis, x.ndim)
-    np.add.reduceat(np.empty(x.shape[axis], np.int8), indices)  # NumPy's own errors
+    module = beside(indices)
+    module.add.reduceat(module.empty(x.shape[axis], np.int8), indices)  # NumPy's own errors
     rows = np.moveaxis(x, axis, 0)
-    starts = np.asarray(indices).tolist()
+    starts = as_array(indices).tolist()
     pieces = []
     for start, stop in zip(starts, [*starts[1:], len(rows)], strict=False):
         piece = rows[start : max(stop, start + 1)]
@@ -233,9 +235,9 @@ def at(ufunc, a, indices, *operands):
             f"of a dual, or into np.zeros_like(x) of one."
         )
     if ufunc.nout != 1 or ufunc.nin != 1 + len(operands) or ufunc.signature:
-        ufunc.at(np.zeros(a.shape, a.dtype), primal_of(indices), *map(primal_of, operands))
+        ufunc.at(beside(a).zeros(a.shape, a.dtype), primal_of(indices), *map(primal_of, operands))
     index = canonical_index(indices, a.shape)
-    places = np.arange(a.size).reshape(a.shape)[index]
+    places = beside(a).arange(a.size).reshape(a.shape)[index]
     values = [
         np.ravel(np.broadcast_to(np.copy(v) if np.ndim(v) else v, places.shape)) for v in operands
     ]
@@ -256,7 +258,7 @@ def _rounds(places):
     ordered = places[order]
     first = np.searchsorted(ordered, ordered)  # where the run of an entry's place begins
     turn = np.empty_like(order)
-    turn[order] = np.arange(len(places)) - first
+    turn[order] = beside(order).arange(len(places)) - first
     return [np.flatnonzero(turn == i) for i in range(int(turn.max(initial=-1)) + 1)]
 
 

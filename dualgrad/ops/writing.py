@@ -5,6 +5,7 @@ Each finds the places that NumPy would write and leaves the rest to `write`, whi
 
 import numpy as np
 
+from ..beside import as_array, beside
 from ..dual import primal_of, write
 from ..operations import WRITES
 from .results import array
@@ -22,7 +23,7 @@ def _writes(function):
 def _cycled(values, turns):
     """Return the entries of values at the given turns, counted round and round."""
     values = np.ravel(array(values))
-    return values[np.asarray(turns, np.intp) % values.size]
+    return values[beside(values).asarray(turns, np.intp) % values.size]
 
 
 @_writes(np.copyto)
@@ -37,7 +38,7 @@ def copyto(dst, src, casting="same_kind", where=True):
 def put(a, ind, v, mode="raise"):
     """a.flat[ind] = v, with v repeated as often as needed."""
     places = np.ravel(primal_of(ind))
-    places = np.take(np.arange(a.size), places, mode=mode)
+    places = np.take(beside(places).arange(a.size), places, mode=mode)
     if places.size and a.ndim:
         write(a, np.unravel_index(places, a.shape), _cycled(v, range(places.size)))
     elif places.size:
@@ -47,7 +48,7 @@ def put(a, ind, v, mode="raise"):
 @_writes(np.place)
 def place(arr, mask, vals):
     """arr[mask] = the first entries of vals, repeated as often as needed."""
-    mask = np.reshape(np.asarray(primal_of(mask), bool), arr.shape)
+    mask = np.reshape(as_array(primal_of(mask), bool), arr.shape)
     count = int(np.count_nonzero(mask))
     if count and not np.size(vals):
         raise ValueError("Cannot insert from an empty array!")
@@ -58,7 +59,7 @@ def place(arr, mask, vals):
 @_writes(np.putmask)
 def putmask(a, mask, values):
     """a.flat[n] = values.flat[n] wherever mask.flat[n] holds, values repeated."""
-    mask = np.asarray(primal_of(mask), bool)
+    mask = as_array(primal_of(mask), bool)
     if mask.size != a.size:
         raise ValueError("putmask: mask and data must be the same size")
     places = np.flatnonzero(mask)
@@ -69,7 +70,7 @@ def putmask(a, mask, values):
 @_writes(np.fill_diagonal)
 def fill_diagonal(a, val, wrap=False):
     """The main diagonal of a becomes val, repeated as often as needed."""
-    mask = np.zeros(a.shape, bool)
+    mask = beside(a).zeros(a.shape, bool)
     np.fill_diagonal(mask, True, wrap)
     write(a, mask, _cycled(val, range(int(np.count_nonzero(mask)))))
 
@@ -77,6 +78,6 @@ def fill_diagonal(a, val, wrap=False):
 @_writes(np.put_along_axis)
 def put_along_axis(arr, indices, values, axis):
     """The inverse of take_along_axis: those entries become values."""
-    places = np.reshape(np.arange(arr.size), arr.shape)
+    places = np.reshape(beside(arr).arange(arr.size), arr.shape)
     picked = np.take_along_axis(places, primal_of(indices), axis)
     write(arr, np.unravel_index(picked, arr.shape), np.broadcast_to(array(values), picked.shape))

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from ..beside import on_device
 from ..structured import LowRank
 
 Array = Any
@@ -40,6 +41,9 @@ def blocks(g: Any, *arrays: Array) -> Iterator[tuple[Array, ...]]:
         arrays: arrays of g's shape.
     """
     contiguous = all(array.flags.c_contiguous for array in arrays)
+    if on_device(arrays[0] if arrays else g):  # a block would be a launch of its own
+        yield (g.dense() if isinstance(g, LowRank) else g, *arrays)
+        return
     if isinstance(g, LowRank) and contiguous:
         flat = [array.reshape(-1, array.shape[-1]) for array in arrays]
         for part, block in g.row_blocks():

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .. import tree
+from ..beside import on_device
 from ..options import non_negative, positive
 from ..structured import LowRank
 from ..tree import Tree
@@ -25,7 +26,11 @@ def clip_by_norm(maximum: float) -> Transform:
     maximum = positive("clip_by_norm", "maximum", maximum)
 
     def transform(gradient: Tree, params: Tree) -> Tree:
-        norm = math.hypot(*(_norm(g) for g in tree.leaves(gradient) if tree.is_floating(g)))
+        leaves = [g for g in tree.leaves(gradient) if tree.is_floating(g)]
+        if any(on_device(getattr(g, "left", g)) for g in leaves):  # a branch would wait for it
+            scale = _scale_on_device(leaves, maximum)
+            return tree.map(lambda g: _scaled(g, scale) if tree.is_floating(g) else g, gradient)
+        norm = math.hypot(*map(_norm, leaves))
         if norm <= maximum or not math.isfinite(norm):
             return gradient
         scale = maximum / norm
@@ -57,6 +62,24 @@ def weight_decay(rate: float) -> Transform:
         return g + rate * w
 
     return lambda gradient, params: tree.map(decayed, params, gradient)
+
+
+def _scale_on_device(leaves: list, maximum: float) -> Any:
+    """Return what shortens the leaves to the maximum, an array of shape (); 1 for short ones."""
+    norm: Any = np.sqrt(sum(map(_square_on_device, leaves)))
+    return np.where(np.isfinite(norm) & (norm > maximum), maximum / norm, 1.0)
+
+
+def _square_on_device(g: Any) -> Any:
+    """Return the sum of squares, an array of shape ()."""
+    if isinstance(g, LowRank):
+        return g.square().astype(np.float64)
+    wide = g.astype(np.result_type(g.dtype, np.float64)).ravel()
+    return np.vdot(wide, wide).real
+
+
+def _scaled(g: Any, scale: Any) -> Any:
+    return g * (scale if isinstance(g, LowRank) else scale.astype(g.dtype))
 
 
 def _norm(g: Any) -> float:

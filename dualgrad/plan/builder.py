@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..trace import Graph, Ref, refs
-from .fusion import Convolution, CrossEntropy, Flatten, Linear, Plain, Step
+from ..trace import Graph, Ref
+from .fusion import Convolution, CrossEntropy, Flatten, Linear, Plain, Step, readers_of
 from .layout import Images, Rows, Segment, Settings
 from .packed import PENDING, Leaf, Store, numbers, words
 
@@ -50,7 +50,7 @@ class Builder:
         self._free: dict[tuple, list[np.ndarray]] = {}
         self._vectors: dict[str, np.ndarray] = {}
         self._kept: list[np.ndarray] = []  # memory that rows point into
-        self._readers = self._find_readers()
+        self._readers = readers_of(graph, steps)
         self._begin()
         for number, step in enumerate(steps):
             self._add(number, step)
@@ -103,22 +103,6 @@ class Builder:
         if not isinstance(step, Plain) and self._is_read_outside(step.result):
             self.views[step.result] = self._values[step.result].views()
             self._results.append(step.result)
-
-    def _find_readers(self) -> dict[int, list[int]]:
-        """Return the numbers of the steps that read each value; one past the end for an output."""
-        readers: dict[int, list[int]] = {}
-        for number, step in enumerate(self.steps):
-            if isinstance(step, Plain):
-                read = refs((step.call.args, step.call.kwargs))
-            elif isinstance(step, CrossEntropy):
-                read = [step.source, step.labels]
-            else:
-                read = [step.source]
-            for ref in read:
-                readers.setdefault(ref, []).append(number)
-        for ref in refs(tuple(self.graph.outputs)):
-            readers.setdefault(ref, []).append(len(self.steps))
-        return readers
 
     def _is_read_outside(self, ref: Ref) -> bool:
         outside = len(self.steps)

@@ -262,6 +262,23 @@ def steps_of(graph: Graph, parameters: set[int]) -> list[Step]:
     return _ordered(steps)
 
 
+def readers_of(graph: Graph, steps: list[Step]) -> dict[int, list[int]]:
+    """Return the numbers of the steps that read each value; one past the end for an output."""
+    readers: dict[int, list[int]] = {}
+    for number, step in enumerate(steps):
+        if isinstance(step, Plain):
+            read = refs((step.call.args, step.call.kwargs))
+        elif isinstance(step, CrossEntropy):
+            read = [step.source, step.labels]
+        else:
+            read = [step.source]
+        for ref in read:
+            readers.setdefault(ref, []).append(number)
+    for ref in refs(tuple(graph.outputs)):
+        readers.setdefault(ref, []).append(len(steps))
+    return readers
+
+
 def nearest(steps: list[Step]) -> str:
     """Return which product of a loss comes nearest to a fused layer, and what it lacks."""
     products = [step for step in steps if isinstance(step, Plain) and step.miss[1]]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import tree
+from ..beside import is_array
 from ..dual import Array
 from ..random import Key
 
@@ -79,7 +80,7 @@ def kind_of(params: tree.Tree) -> tuple:
     """Return what of parameters a plan depends on: structure, shapes, dtypes, static leaves."""
     leaves, structure = tree.flatten(params)
     return structure, tuple(
-        (x.shape, x.dtype) if isinstance(x, np.ndarray) else (type(x), repr(x)) for x in leaves
+        (type(x), x.shape, x.dtype) if is_array(x) else (type(x), repr(x)) for x in leaves
     )
 
 
@@ -90,22 +91,49 @@ def packed_size(x: np.ndarray) -> int:
     return x.size // x.shape[-1] * -(-x.shape[-1] // PANEL) * PANEL
 
 
-class Store:
-    """The parameters of a run between its steps.
+class Owner:
+    """The parameters of a run between its steps: a `Store`, or on a device a `DeviceStore`.
 
     Attributes:
         leaves: of the tree; None where a leaf is packed.
         kind: what `kind_of` says of the tree.
         packed: the leaves in panels, by their number.
-        plans: what was made for this store, by signature.
+        plans: what was made for this owner, by signature.
+        maker: the planner whose plans these are.
     """
 
-    def __init__(self, params: tree.Tree, key: Key, k: int, clip: float | None) -> None:
+    maker: Any = None
+
+    def __init__(self, params: tree.Tree) -> None:
         self.leaves, self.structure = tree.flatten(params)
         self.kind = kind_of(params)
         self.paths = tree.paths(params)
         self.packed: dict[int, Leaf] = {}
         self.plans: dict[Any, Any] = {}
+
+    def is_past(self, step: int) -> bool:
+        """Tell whether parameters that took `step` steps have been written over."""
+        return False
+
+    def settle(self) -> None:
+        """Take what a step has left, now that the state before it is used."""
+
+    def restore(self, step: int) -> None:
+        """Drop what an interrupted call has left for a state that has taken `step` steps."""
+
+    def flush(self) -> None:
+        """Apply the update that is due."""
+
+    def tree(self) -> tree.Tree:
+        """Return the parameters as they are now, as arrays of their own."""
+        raise NotImplementedError
+
+
+class Store(Owner):
+    """The parameters in host memory, with an update that may be due."""
+
+    def __init__(self, params: tree.Tree, key: Key, k: int, clip: float | None) -> None:
+        super().__init__(params)
         self.words = words()
         self.words[[KEY_LOW, KEY_HIGH]] = key.words
         self.numbers = numbers(k, clip)

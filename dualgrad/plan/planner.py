@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import tree
+from ..beside import has_memory, is_array, on_device
+from ..kernels.fused import missing
 from ..random import Key
 from ..trace import Graph, Untraceable, trace
+from .device import DevicePlan, DeviceStore, graph_use, why_eager
 from .fusion import Plain, Step, nearest, steps_of
 from .layout import Settings
-from .packed import Store, kind_of
+from .packed import Owner, Store, kind_of
 from .replay import Changed, Plan
 from .watch import LITERALS, Watch
 
@@ -25,12 +28,17 @@ MOST = 16  # signatures a step keeps plans for, and steps that one must serve on
 
 
 class Made(NamedTuple):
-    """What was found out about one signature: a graph and its steps, or why there is none."""
+    """What was found out about one signature: a graph and its steps, or why there is none.
+
+    lasting: False where this batch is at fault, and another may do. started: how the launches of a
+    step on a device are started, "" on the host.
+    """
 
     graph: Graph | None
     steps: list[Step]
     reason: str
-    lasting: bool = True  # false where this batch is at fault, and another may do
+    lasting: bool = True
+    started: str = ""
 
 
 class Planner:
@@ -65,10 +73,11 @@ class Planner:
         return None if done is None else done[:2]
 
     def _run(self, params, key, number, updates, model_state, batch, settings):
+        params = self._own(params)
         kind = self._signature(model_state, batch)
         if kind is None:
             return None
-        store = params if isinstance(params, Store) else None
+        store = params if isinstance(params, Owner) else None
         if store is None:
             self.watch.include(params)
         signature = (settings.k > 0, kind, self.watch.state())
@@ -93,11 +102,17 @@ class Planner:
         _, (model_state, aux) = tree.unflatten(plan.graph.structure, [None, *others])
         return store, value, model_state, aux
 
+    def _own(self, params: Any) -> Any:
+        """Return parameters as they are, or as arrays where the plans of another step hold them."""
+        if isinstance(params, Owner) and params.maker is not self:
+            return params.tree()
+        return params
+
     def _signature(self, model_state: tree.Tree, batch: tuple) -> Any:
-        if model_state is None and all(type(x) is np.ndarray for x in batch):
-            return tuple([(x.shape, x.dtype) for x in batch])
+        if model_state is None and all(map(is_array, batch)):
+            return tuple([(type(x), x.shape, x.dtype) for x in batch])
         leaves, structure = tree.flatten((model_state, batch))
-        if not all(isinstance(x, (np.ndarray, Key, *LITERALS)) for x in leaves):
+        if not all(has_memory(x) or isinstance(x, (Key, *LITERALS)) for x in leaves):
             return None
         if any(isinstance(x, (int, float)) for x in tree.leaves(model_state)):
             return None  # a count that changes with every step
@@ -106,7 +121,7 @@ class Planner:
     def _inputs(self, leaves: list, key: Key, number: int, model_state: tree.Tree,
                 batch: tuple) -> list:  # fmt: skip
         """Return the leaves of the arguments, as the record numbers them."""
-        plain = model_state is None and all(type(x) is np.ndarray for x in batch)
+        plain = model_state is None and all(map(is_array, batch))
         rest = [None, *batch] if plain else tree.leaves((model_state, batch))
         return [*leaves, *rest, key.fold_in(number).fold_in("loss") if self.keyed else None]
 
@@ -126,13 +141,15 @@ class Planner:
         if kind is None:
             why = "an argument is neither array nor key nor number, or model_state holds a number"
             return Made(None, [], why)
-        store = params if isinstance(params, Store) else None
+        params = self._own(params)
+        store = params if isinstance(params, Owner) else None
         if store is None:
             self.watch.include(params)
         signature = (self.settings.k > 0, kind, self.watch.state())
         found = self.made.get((kind_of(params) if store is None else store.kind, signature))
+        plan = store.plans.get(signature) if store is not None else None
         if found is not None:
-            return found
+            return found._replace(started=plan.how) if isinstance(plan, DevicePlan) else found
         if not self._has_room():
             return Made(None, [], _too_many(batch))
         natural = params if store is None else store.tree()
@@ -143,8 +160,13 @@ class Planner:
         """Record the loss on these arguments and find what can be fused."""
         leaves = tree.leaves(params)
         floating = [i for i, x in enumerate(leaves) if tree.is_floating(x)]
-        if not all(type(leaves[i]) is np.ndarray and leaves[i].size for i in floating):
+        if not all(is_array(leaves[i]) and leaves[i].size for i in floating):
             return Made(None, [], "a floating leaf of params is not an array of entries")
+        there = sum(on_device(leaves[i]) for i in floating)
+        if there not in (0, len(floating)):
+            return Made(None, [], "some parameters lie on a device and some in host memory")
+        if not there and missing():
+            return Made(None, [], missing())
         if not any(leaves[i].ndim > 1 for i in floating):
             return Made(None, [], "params has no matrix, so no layer that is fused")
         self.watch.state()
@@ -157,7 +179,11 @@ class Planner:
         steps = steps_of(found, set(floating))
         if all(isinstance(step, Plain) for step in steps):
             return Made(None, [], f"no layer of it is one that is fused: {nearest(steps)}")
-        return Made(found, steps, "")
+        if not there:
+            return Made(found, steps, "")
+        if why := why_eager(found, steps, params, self.settings):
+            return Made(None, [], why)
+        return Made(found, steps, "", started=graph_use(found, steps, self.settings)[0])
 
     def _record(self, *state: Any) -> Graph | Made:
         """Return the record of the loss, or why it cannot be replayed."""
@@ -173,7 +199,7 @@ class Planner:
         if self.watch.state() != before:
             return Made(None, [], self.watch.reason or "it changes what it reads when it is called")
         value = plain[0]
-        if not isinstance(value, (np.ndarray, np.generic)) or (
+        if not (has_memory(value) or isinstance(value, np.generic)) or (
             value.dtype.kind != "f" or value.ndim > 1
         ):
             return Made(None, [], "its value is no floating array of shape () or (N,)")
@@ -193,7 +219,7 @@ class Planner:
         """Whether one more signature can be recorded; not where they change too often to pay."""
         return len(self.made) < MOST or self.steps >= MOST * self.records
 
-    def _room(self, store: Store | None) -> bool:
+    def _room(self, store: Owner | None) -> bool:
         """Make room for one more signature; False where there is none."""
         if len(self.made) < MOST or not self._has_room():
             return self._has_room()
@@ -203,8 +229,10 @@ class Planner:
             store.plans.pop(signature, None)
         return True
 
-    def _plan(self, params, key, number, model_state, batch, settings, signature) -> Plan | None:
-        store = params if isinstance(params, Store) else None
+    def _plan(
+        self, params, key, number, model_state, batch, settings, signature
+    ) -> Plan | DevicePlan | None:
+        store = params if isinstance(params, Owner) else None
         of = (kind_of(params) if store is None else store.kind, signature)
         found = self.made.get(of)
         if found is None and not self._room(store):
@@ -217,21 +245,29 @@ class Planner:
                 self.records += 1
         if found.graph is None:
             return None
-        if store is None:
+        if store is None and any(map(on_device, tree.leaves(params))):
+            store = DeviceStore(params, number)
+        elif store is None:
             store = Store(params, key, self.settings.k, settings.clip)
+        store.maker = self
         floating = [
             i for i, x in enumerate(store.leaves) if i in store.packed or tree.is_floating(x)
         ]
         schedule = self.schedule if settings.k else None
-        plan = Plan(found.graph, found.steps, store, floating, settings, schedule)
+        plan: Plan | DevicePlan
+        if isinstance(store, DeviceStore):
+            plan = DevicePlan(found.graph, found.steps, store, floating, settings, schedule)
+        else:
+            assert isinstance(store, Store)
+            plan = Plan(found.graph, found.steps, store, floating, settings, schedule)
         store.plans[signature] = plan
         return plan
 
 
 def _kind(x: Any) -> Any:
     """Return what of a leaf of the batch a plan depends on: all of it, unless it is an input."""
-    if isinstance(x, (np.ndarray, np.generic)):
-        return x.shape, x.dtype
+    if has_memory(x) or isinstance(x, np.generic):
+        return type(x), x.shape, x.dtype
     return type(x) if isinstance(x, Key) else (type(x), repr(x))
 
 
@@ -268,8 +304,9 @@ def _agree(recorded: list, called: list) -> bool:
 def _same(a: Any, b: Any) -> bool:
     if not hasattr(a, "dtype") or not hasattr(b, "dtype"):
         return type(a) is type(b) and bool(a == b)
-    if a.shape != b.shape or a.dtype != b.dtype:
+    if a.shape != b.shape or a.dtype != b.dtype or on_device(a) != on_device(b):
         return False
+    a, b = (x.get() if on_device(x) else x for x in (a, b))
     if a.dtype.kind not in "fc":
         return bool(np.array_equal(a, b))
     return bool(np.allclose(a, b, rtol=16 * np.finfo(a.dtype).eps, atol=0, equal_nan=True))

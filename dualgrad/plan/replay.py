@@ -81,7 +81,7 @@ class Plan:
             self.numbers[RATE] = self.schedule(updates)
         for item in self.items:
             if isinstance(item, Plain):
-                values[item.result] = self._call(item, values)
+                values[item.result] = call_plain(item, self.graph, values)
             else:
                 self._run_segment(item, values, level)
         value = self._value(values)
@@ -89,17 +89,6 @@ class Plan:
         if settings.k:
             self._update(carriers, step)
         return value, others
-
-    def _call(self, step: Plain, values: list) -> Any:
-        """Do a plain call; raise Changed where its result is not of the recorded kind."""
-        call, was = step.call, self.graph.values[step.result]
-        result = call.function(*fill(call.args, values), **fill(call.kwargs, values))
-        if was is not None and (result.shape, result.dtype) != was:
-            raise Changed(
-                f"{call!r} gave {result.dtype} of shape {result.shape}, and {was.dtype} of shape "
-                f"{was.shape} when it was recorded, at {call.line}"
-            )
-        return result
 
     def _run_segment(self, segment: Segment, values: list, level: Level | None) -> None:
         table = segment.program.table
@@ -161,6 +150,18 @@ class Plan:
         for i, carrier in carriers.items():
             add_to(coming[i], drawing.combine(carrier, c), -1.0)
         self.store.due(step, coming)
+
+
+def call_plain(step: Plain, graph: Graph, values: list) -> Any:
+    """Do a plain call; raise Changed where its result is not of the recorded kind."""
+    call, was = step.call, graph.values[step.result]
+    result = call.function(*fill(call.args, values), **fill(call.kwargs, values))
+    if was is not None and (result.shape, result.dtype) != was:
+        raise Changed(
+            f"{call!r} gave {result.dtype} of shape {result.shape}, and {was.dtype} of shape "
+            f"{was.shape} when it was recorded, at {call.line}"
+        )
+    return result
 
 
 def _owned(x: Any) -> Any:

@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from ..beside import on_device
 from ..random import Key
 from .scan import Scan, codes, scan
 
 Check = Callable[[], bool]
 LITERALS = (int, float, complex, str, bytes, bool, type(None), np.generic)
-_OURS = frozenset({"dualgrad", "numpy", "builtins", "math"})
+_OURS = frozenset({"dualgrad", "numpy", "cupy", "builtins", "math"})
 _ENTRIES = 256  # of a container
 _NODES = 512  # objects that are looked at in all
 _DEPTH = 5  # of containers and objects in each other
@@ -167,6 +168,8 @@ class _Walk:
             self._inside(*self._waiting.popleft())
 
     def _inside(self, x: Any, depth: int) -> None:
+        if on_device(x):
+            raise Unwatched(f"it reads a device array of shape {x.shape} that is no argument")
         if isinstance(x, np.ndarray):
             self._array(x)
         elif isinstance(x, types.FunctionType):

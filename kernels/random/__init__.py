@@ -3,6 +3,9 @@
 These functions take no array to choose a device by: these are the CPU's, gpu.py has their twins.
 """
 
+from types import ModuleType
+
+from . import cpu, gpu
 from .cpu import (
     ACTIVITY,
     LEFT,
@@ -18,7 +21,7 @@ from .cpu import (
     word_vector,
 )
 
-__all__ = ["ACTIVITY", "LEFT", "MATRIX", "NORMAL", "RIGHT", "VECTOR"] + [
+__all__ = ["ACTIVITY", "LEFT", "MATRIX", "NORMAL", "RIGHT", "VECTOR", "twin"] + [
     "normal_matrix",
     "normal_vector",
     "philox",
@@ -26,3 +29,8 @@ __all__ = ["ACTIVITY", "LEFT", "MATRIX", "NORMAL", "RIGHT", "VECTOR"] + [
     "sign_vector",
     "word_vector",
 ]
+
+
+def twin(on_device: bool) -> ModuleType:
+    """Return the module that draws in host memory, or that which draws the same on a device."""
+    return gpu if on_device else cpu

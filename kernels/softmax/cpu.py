@@ -25,6 +25,27 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
     return _restored(work, axis, x.shape)
 
 
+def softmax_turn(y: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Return y * t - y * sum(y * t) over the last axis, the derivative of softmax along t.
+
+    The map is its own transpose, so that it takes cotangents as well.
+
+    Args:
+        y: as softmax gives it. t: (k, *shape of y).
+    """
+    turned = y * t
+    return turned - y * np.sum(turned, -1, keepdims=True)
+
+
+def log_softmax_turn(y: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Return t - sum(y * t) over the last axis, the derivative of log_softmax along t.
+
+    Args:
+        y: as softmax gives it. t: (k, *shape of y).
+    """
+    return t - np.sum(y * t, -1, keepdims=True)
+
+
 def logsumexp(x: np.ndarray) -> np.ndarray:
     """Return log(sum(exp(x))) over the last axis, of shape x.shape[:-1] and x's dtype."""
     work, axis, top = _shifted(x)
@@ -68,6 +89,28 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, n
     losses -= chosen
     work /= total
     return losses.reshape(labels.shape), _restored(work, axis, logits.shape)
+
+
+def cross_entropy_tangents(
+    logits: np.ndarray, labels: np.ndarray, t: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses of cross_entropy, and their k tangents for tangents t of the logits.
+
+    Args:
+        logits, labels: as for cross_entropy.
+        t: (k, *shape of logits).
+
+    Returns:
+        losses: (...). tangents: (k, ...).
+
+    Raises:
+        ValueError: as cross_entropy.
+    """
+    losses, _ = cross_entropy(logits, labels)
+    chosen = np.take_along_axis(logits, labels[..., None], -1)
+    hot = labels[..., None] == np.arange(logits.shape[-1])
+    weight = np.exp(logits - (losses[..., None] + chosen)) - hot  # softmax, by way of the loss
+    return losses, np.sum(weight * t, -1)
 
 
 def _shifted(x: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
