@@ -16,7 +16,7 @@ class Cells:
     """
 
     def __init__(self, path: Path | None, names: Sequence[str]) -> None:
-        """Read what path holds; names are the entries of a row that are its settings."""
+        """Read what path holds; names are the entries of a row that are its settings, if given."""
         self.path = path
         self.names = names
         self.found: dict[str, Row] = {}
@@ -29,7 +29,7 @@ class Cells:
             self.found = {self._identity(row): row for row in rows}
 
     def _identity(self, row: Row) -> str:
-        return json.dumps([row[name] for name in self.names])
+        return json.dumps([row.get(name) for name in self.names])
 
     def get(self, settings: Row, make: Callable[[], Row], progress: str = "") -> Row:
         """Return the cell of these settings, which make() completes unless it is there.

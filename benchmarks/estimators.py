@@ -23,7 +23,9 @@ that was interrupted goes on where it stopped.
 """
 
 import argparse
+import hashlib
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ import dualgrad as dg
 NETWORKS = ("untrained", "trained")
 GROUPS = 10  # of keys, for the standard error of the bias
 SIGMAS = 4
+THREADS = [f"{pool}_NUM_THREADS" for pool in timing.POOLS]
 ROUNDING = 1e-3  # of float32, and of laws that hold for many parameters
 
 
@@ -157,9 +160,17 @@ def costs(subject: catalogue.Subject, estimates: list[Estimate], options: Any) -
 # --- what is measured
 
 
-def subjects(options: argparse.Namespace) -> dict[str, tuple[catalogue.Subject, float]]:
+def fingerprint(data: curves.Data, options: argparse.Namespace) -> str:
+    """Return what tells these images from others: of how many, and the bits of the first ones."""
+    x, y = data.train
+    used = [np.ascontiguousarray(part[: 11 * options.batch]).tobytes() for part in (x, y)]
+    return f"{len(x)}-{hashlib.blake2b(b''.join(used), digest_size=6).hexdigest()}"
+
+
+def subjects(
+    data: curves.Data, options: argparse.Namespace
+) -> dict[str, tuple[catalogue.Subject, float]]:
     """Return the untrained and the trained network on the batch, with their test accuracies."""
-    data = curves.Data("mlp", 5000)
     start = catalogue.build(options.width)
     networks = {"untrained": start, "trained": catalogue.train(start, data, options.steps)}
     x, y = data.train
@@ -180,26 +191,32 @@ def measure(options: argparse.Namespace) -> Row:
     Times do not depend on the weights, so the trained network stands for both.
     """
     cells = Cells(options.cells, ["settings"])
-    setting = [options.width, options.batch, options.steps]
+    data = curves.Data("mlp", 5000)
+    setting = [fingerprint(data, options), options.width, options.batch, options.steps]
+    machine = timing.machine()
+    place = [machine["processor"], machine["cores"], *map(os.environ.get, THREADS)]
     words = options.only.split(",") if options.only else [""]
-    chosen = subjects(options)
+    chosen = subjects(data, options)
     estimates = {
         network: [(group, e) for group, found in catalogue.everything(subject).items()
                   for e in found if any(word in e.name for word in words)]
         for network, (subject, _) in chosen.items()
     }  # fmt: skip
     timed = [e for _, e in estimates["trained"]]
-    times = cells.get({"settings": ["time", *setting, options.rounds, [e.name for e in timed]]},
+    names = [e.name for e in timed]
+    times = cells.get({"settings": ["time", *setting, options.rounds, *place, names]},
                       lambda: costs(chosen["trained"][0], timed, options))  # fmt: skip
     rows = []
     for network in NETWORKS:
         for group, e in estimates[network]:
-            cell = cells.get({"settings": [network, e.name, *setting, options.repeats]},
-                             lambda e=e: sample(e, options.repeats))  # fmt: skip
+            # The law belongs to the cell: both are of the same network and batch.
+            cell = cells.get(
+                {"settings": [network, e.name, *setting, options.repeats]},
+                lambda e=e: {"law": e.law._asdict(), **sample(e, options.repeats)},
+            )
             rows.append({
                 "network": network, "group": group, "name": e.name, "passes": e.passes,
-                "tangents": e.tangents, "cost": times["cost"][e.name], "law": e.law._asdict(),
-                **cell,
+                "tangents": e.tangents, "cost": times["cost"][e.name], **cell,
             })  # fmt: skip
     return {
         "accuracy": {network: accuracy for network, (_, accuracy) in chosen.items()},
@@ -288,27 +305,31 @@ def show(found: Row, options: argparse.Namespace) -> None:
 
 
 def draw(figure: Any, rows: list[Row]) -> None:
-    """Draw variance, cosine and cost, one line an estimator; a cross is the variance's law.
-
-    The axes are logarithmic, so zeros and negative cosines are left out.
-    """
+    """Draw variance, cosine and cost, one line an estimator; a cross is the variance's law."""
     names = list(dict.fromkeys(row["name"] for row in rows))[::-1]
-    panels = {"variance": "variance over |t|²", "cosine": "cosine to t", "cost": "time over a loss"}
+    panels = {
+        "variance": "variance over |t|² (zeros left out)",
+        "cosine": "cosine to t (zeros and negative ones left out)",
+        "cost": "time over a loss",
+    }
     for axes, (what, label) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
-        for network, colour in zip(NETWORKS, ("tab:blue", "tab:orange"), strict=True):
+        for network, colour, up in zip(
+            NETWORKS, ("tab:blue", "tab:orange"), (0.17, -0.17), strict=True
+        ):
             own = [row for row in rows if row["network"] == network]
-            at = [names.index(row["name"]) for row in own]
+            at = [names.index(row["name"]) + up for row in own]
             figures = [row[what] if row[what] > 0 else math.nan for row in own]
-            axes.plot(figures, at, "o", color=colour, label=network, markersize=5)
+            axes.plot(figures, at, "o", color=colour, label=network, markersize=4)
             if what == "variance":
                 law = [row["law"]["variance"] or math.nan for row in own]
-                axes.plot(law, at, "x", color="black", markersize=6)
+                label_once = "its law" if network == NETWORKS[-1] else None
+                axes.plot(law, at, "x", color="black", markersize=5, label=label_once)
         axes.set(xscale="log", xlabel=label)
         axes.set_yticks(range(len(names)), names, fontsize=7)
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
-        if what == "cosine":
-            axes.legend(fontsize=7)
+        if what == "variance":
+            axes.legend(fontsize=7, loc="best")
 
 
 def main() -> None:
@@ -347,4 +368,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    timing.run(main)

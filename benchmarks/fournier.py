@@ -11,10 +11,11 @@ the best is between two others (five runs at most), judged by the loss on 2,000 
 out. Then --seeds runs of --epochs, each with its accuracy on the test set.
 
 With --cells every finished search and run is a line of that file, and a benchmark that was
-interrupted goes on where it stopped. --quick is a smoke test. Passes are forward passes, tangents
-in them and reverse passes, each of the whole network; heads are not counted. Memory is the peak of
-the resident set over a run, beyond what was resident before it, with the network and its batches
-(memory.py measures a step more carefully). On a busy machine set OPENBLAS_NUM_THREADS=1.
+interrupted goes on where it stopped. --quick is a smoke test, on random images. Passes are forward
+passes, tangents in them and reverse passes, each of the whole network; heads are not counted.
+Memory is the peak of the resident set over a run, beyond what was resident before it, with the
+network and its batches (memory.py measures a step more carefully). On a busy machine set
+OPENBLAS_NUM_THREADS=1.
 
 Source: Fournier, Rivaud, Belilovsky, Eickenberg and Oyallon 2023, arXiv 2306.06968, section 4.
 """
@@ -105,9 +106,20 @@ def train(given: Any, data: Row, held_out: str) -> Row:
 
 def load(options: argparse.Namespace) -> Row:
     """Return training images, those held out and the test set, centred and scaled."""
+    if options.quick:
+        return random_images(options.examples)
     found = cifar10.load(cifar10.parse([f"--examples={options.examples}"]))
     x, y = found["held out"]
     return {**found, "held out": (x[:HELD_OUT], y[:HELD_OUT])}
+
+
+def random_images(examples: int) -> Row:
+    """Return images of nothing, and labels, in the place of CIFAR-10's."""
+    found = {}
+    for name, n in (("train", examples), ("held out", 100), ("test", 100)):
+        key = dg.Key(0).fold_in(name)
+        found[name] = dg.random.normal(key, (n, 32, 32, 3), dtype=np.float32), np.arange(n) % 10
+    return found
 
 
 # --- the search, the same for every cell
@@ -180,7 +192,7 @@ def wanted(options: argparse.Namespace) -> list[Row]:
 
 def run(options: argparse.Namespace) -> list[Row]:
     """Return searches and runs of all cells, those of the file and those made now."""
-    known = Cells(options.cells, ("target", "guess", "space", "seed", *SCALE))
+    known = Cells(options.cells, ("target", "guess", "space", "seed", *SCALE, "images"))
     images = functools.cache(lambda: load(options))  # not where all cells are there
     scale = {name: getattr(options, name) for name in SCALE}
     cells, results = wanted(options), []
@@ -188,7 +200,7 @@ def run(options: argparse.Namespace) -> list[Row]:
         rate = 0.0
         for seed in (None, *range(options.seeds)):
             make = functools.partial(measure, cell, seed, rate, options, images)
-            row = {**cell, "seed": seed, **scale}
+            row = {**cell, "seed": seed, **scale, "images": "random" if options.quick else None}
             results.append(known.get(row, make, f"{number + 1}/{len(cells)}"))
             rate = results[-1]["rate"]
     return results
@@ -342,4 +354,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    timing.run(main)

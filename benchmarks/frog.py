@@ -12,7 +12,7 @@ seeds and rates in one call. Cells with k > n, where the projection is the gradi
 
 With --cells every finished cell is a line of that file, and a run that was interrupted goes on
 where it stopped. The cells that are there by default take about ten minutes; Rosenbrock at
-n = 1024, 25,000 steps, is for --functions rosenbrock --n 1024.
+n = 1024, 25,000 steps, is for --functions rosenbrock --n 1024; --quick is a smoke test.
 
 Source: Fluegel, Coquelin, Debus, Goetz and Streit 2024, arXiv 2410.17764, section 4.
 """
@@ -219,7 +219,10 @@ def show(cells: list[Row]) -> None:
 
 
 def draw(figure: Any, cells: list[Row]) -> None:
-    """Draw the median over n where no seed diverged; bars are the lowest and highest seed."""
+    """Draw the median over n where no seed diverged; bars are the lowest and highest seed.
+
+    Lines of one k have one colour, the mean's dashed and a little to the right.
+    """
     groups = by_function(cells)
     colours = ("tab:blue", "tab:green", "tab:orange", "tab:red", "tab:purple", "tab:brown")
     for axes, (name, group) in zip(
@@ -234,11 +237,13 @@ def draw(figure: Any, cells: list[Row]) -> None:
                 np.maximum([cell[what] for cell in line], 1e-16)  # for the logarithm
                 for what in ("n", "median", "lowest", "highest")
             )
+            x = x * (1.03 if "mean" in each else 1)
             axes.errorbar(x, middle, [middle - low, high - middle], label=each, color=colour,
                           marker=".", linestyle="--" if "mean" in each else "-")  # fmt: skip
-        axes.set(title=name, xlabel="n", ylabel="above the minimum", xscale="log", yscale="log")
+        axes.set(title=name, xlabel="n", ylabel="above the minimum (what is less drawn at 1e-16)",
+                 xscale="log", yscale="log")  # fmt: skip
         axes.grid(color="0.9")
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, handlelength=3.5)  # as long as it takes to see dashes
 
 
 def main() -> None:
@@ -257,7 +262,11 @@ def main() -> None:
                         help="of each cell (default: %(default)s)")  # fmt: skip
     parser.add_argument("--cells", type=timing.output, metavar="PATH",
                         help="append each finished cell there, and skip those it has")  # fmt: skip
+    parser.add_argument("--quick", action="store_true",
+                        help="n = 2 and 8, k = 1 and 2, 100 steps, 3 seeds")  # fmt: skip
     options = parser.parse_args()
+    if options.quick:
+        options.n, options.k, options.steps, options.seeds = [2, 8], [1, 2], 100, 3
     if unknown := set(options.functions) - set(PROBLEMS):
         parser.error(f"--functions: {sorted(unknown)} unknown; known: {', '.join(PROBLEMS)}")
     print(timing.machine_line())
@@ -269,4 +278,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    timing.run(main)

@@ -274,6 +274,15 @@ def write(options: argparse.Namespace, content: dict[str, Any]) -> None:
         options.json.write_text(json.dumps(whole, indent=1) + "\n")
 
 
+def run(main: Callable[[], None]) -> None:
+    """Call the main function of a script that keeps cells; Ctrl-C ends it in one line, code 130."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted; finished cells are in the file of --cells", file=sys.stderr)
+        sys.exit(130)
+
+
 def figure(path: Path | None, draw: Callable[[Any], None], size: tuple[float, float]) -> None:
     """Write the PNG that draw(figure) makes, if a path is given and this is not a pinned child."""
     if path is None or PINNED:
