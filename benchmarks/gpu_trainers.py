@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -62,9 +63,13 @@ def losses(arguments: tuple[str, ...], device: str, steps: int) -> list[float]:
     script = importlib.import_module(arguments[0])
     trainer = importlib.import_module("trainer")
     found: list[float] = []
-    trainer.report = lambda run, result, test: found.extend(loss for _, loss in run.losses)
+    keep = lambda run, result, test: found.extend(loss for _, loss in run.losses)  # noqa: E731
     said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        mock.patch.object(trainer, "report", keep),
+        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         try:
             code = trainer.run(
                 script.main, [*arguments[1:], "--steps", str(steps), "--device", device]
@@ -80,11 +85,12 @@ def losses(arguments: tuple[str, ...], device: str, steps: int) -> list[float]:
 def run(device: str, steps: int, path: Path, names: list[str]) -> None:
     """Write a line for each trainer: its losses and seconds, or why there are none."""
     sys.path.insert(0, str(EXAMPLES))
-    dg.datasets.mnist = random_images((28, 28, 1))
-    dg.datasets.cifar10 = random_images((32, 32, 3))
-    if device == "cpu":
-        dg.training_step = functools.partial(dg.training_step, plan=False)
-    with path.open("a", buffering=1) as file:
+    with contextlib.ExitStack() as changes, path.open("a", buffering=1) as file:
+        changed = lambda *what: changes.enter_context(mock.patch.object(*what))  # noqa: E731
+        changed(dg.datasets, "mnist", random_images((28, 28, 1)))
+        changed(dg.datasets, "cifar10", random_images((32, 32, 3)))
+        if device == "cpu":
+            changed(dg, "training_step", functools.partial(dg.training_step, plan=False))
         for name in names:
             start = time.perf_counter()
             try:

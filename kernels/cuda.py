@@ -19,6 +19,7 @@ import numpy as np
 FOLDER = Path(__file__).parent
 # REAL, what arrays hold, and ACC, what is computed in.
 TYPES = {"float16": ("__half", "float"), "float32": ("float",) * 2, "float64": ("double",) * 2}
+OLDEST = 14, 2  # CuPy: those before hand a kernel an address where it is given None
 MOST_BLOCKS = 1 << 16  # of a kernel whose threads go through the entries in strides
 
 launches = 0  # of this module's kernels in this process: a step's launches are a difference
@@ -32,12 +33,18 @@ def missing() -> str:
         version = _driver_version()
         if not version:
             return (
-                "no NVIDIA driver was found (libcuda.so.1). Install it, or leave the CPU in place."
+                "neither CuPy nor an NVIDIA driver (libcuda.so.1) was found. Install the driver, "
+                'then run: python -m pip install "cupy-cuda12x[ctk]"'
             )
         wheel = "cupy-cuda13x" if version >= 13 else "cupy-cuda12x"
         return f'CuPy is not installed. Run: python -m pip install "{wheel}[ctk]"'
     if not module.cuda.is_available():
         return "CuPy is installed, and finds no NVIDIA device. See what nvidia-smi says."
+    if tuple(int(number) for number in module.__version__.split(".")[:2]) < OLDEST:
+        return (
+            f"CuPy {module.__version__} is installed, and kernels need 14.2 or later. Upgrade the "
+            'package that pip list shows, as in: python -m pip install -U "cupy-cuda12x[ctk]"'
+        )
     return ""
 
 

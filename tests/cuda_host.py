@@ -89,13 +89,13 @@ def _preprocessed(code: str, options: tuple[str, ...]) -> str:
 
 @functools.cache
 def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
-    calls = []
+    calls, flush = [], int("-DACC=float" in options)
     for name, types in kernels(code, options).items():
         given = ", ".join(f"*({kind}*)a[{i}]" for i, kind in enumerate(types))
         calls.append(f"static void call_{name}(void** a) {{ {name}({given}); }}")
         calls.append(
             f'extern "C" const char* host_{name}(const unsigned* sizes, void** a) '
-            f"{{ return host::launch(call_{name}, sizes, a); }}"
+            f"{{ return host::launch(call_{name}, sizes, a, {flush}); }}"
         )
     text = "\n".join(['#include "host.hpp"', _preprocessed(code, options), *calls, ""])
     headers = "".join(path.read_text() for path in sorted(HEADERS.iterdir()))

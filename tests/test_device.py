@@ -4,6 +4,8 @@ The device is CuPy's, or the stand-in (device_case.py): what is computed there i
 the same functions give in host memory.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from device_case import no_transfers
@@ -13,6 +15,7 @@ from ops_table import CASES
 
 import dualgrad as dg
 from dualgrad import nn, optim, testing
+from dualgrad.kernels import cuda
 from dualgrad.operations import OPERATIONS
 from dualgrad.random import Key
 from dualgrad.structured import LowRank, Outer
@@ -118,6 +121,19 @@ def test_without_cupy_one_line_says_what_to_install(monkeypatch):
         dg.to_device(np.ones(2), "gpu")
     assert str(caught.value) == f"dg.to_device: {why}"
     assert np.array_equal(dg.to_device(np.ones(2), "cpu"), np.ones(2))
+
+
+@pytest.mark.parametrize(
+    "version, why",
+    [("13.6.0", "CuPy 13.6.0 is installed"), ("14.1.0rc1", "CuPy 14.1"), ("14.2.0", ""),
+     ("15.0.0b1", "")],
+)  # fmt: skip
+def test_a_cupy_too_old_is_refused(monkeypatch, version, why):
+    """It hands kernels an address for None, and they would read what lies there."""
+    present = SimpleNamespace(is_available=lambda: True)
+    module = SimpleNamespace(__version__=version, cuda=present)
+    monkeypatch.setattr(cuda, "cupy", lambda: module)
+    assert cuda.missing().startswith(why) and bool(cuda.missing()) == bool(why)
 
 
 # --- the table

@@ -286,15 +286,24 @@ def test_where_capturing_fails_the_launches_go_on(device, captured, monkeypatch)
     assert "cuBLAS" in text
 
 
+def test_steps_of_many_small_layers_are_captured(device, monkeypatch):
+    monkeypatch.delenv("DUALGRAD_CUDA_GRAPH")
+    monkeypatch.setattr("dualgrad.plan.device.GRAPH_WORK", 600)
+    model = dg.nn.MLP([4, *[5] * 8, 3], key=KEY)  # some 1e4 multiply-adds
+    step, state = made(lambda m, x, y: cross_entropy(m(x), y), model)
+    x, y = there((normal(1, 6, 4, dtype=np.float32), np.arange(6) % 3))
+    assert "a CUDA graph from the third step on" in explained(step, state, x, y)
+
+
 def test_large_steps_are_not_captured(device, monkeypatch):
     monkeypatch.delenv("DUALGRAD_CUDA_GRAPH")
     step, state = made()
-    assert "a CUDA graph from the third step on (8.2e+02 multiply-adds" in explained(
+    assert "a CUDA graph from the third step on (4.1e+02 multiply-adds a layer" in explained(
         step, state, *there(batch(0))
     )
-    monkeypatch.setattr("dualgrad.plan.device.GRAPH_WORK", 600)
+    monkeypatch.setattr("dualgrad.plan.device.GRAPH_WORK", 300)
     step, state = made()
-    assert "launched one by one (8.2e+02 multiply-adds" in explained(step, state, *there(batch(0)))
+    assert "launched one by one (4.1e+02 multiply-adds" in explained(step, state, *there(batch(0)))
     monkeypatch.setenv("DUALGRAD_CUDA_GRAPH", "yes")
     with pytest.raises(dg.OptionError, match="DUALGRAD_CUDA_GRAPH is 'yes'"):
         made()

@@ -21,17 +21,17 @@ from ..kernels import cuda
 from ..options import cuda_graphs
 from ..random import Key
 from ..trace import Graph, fill, refs
-from .fusion import CrossEntropy, Plain, Step
+from .fusion import Convolution, CrossEntropy, Linear, Plain, Step
 from .launches import Launches, work_of
 from .layout import Settings
 from .packed import Owner
 from .replay import call_plain
 
 MOST_DIRECTIONS = 16
-# Multiply-adds of a step up to which its launches take longer to start than to run, so that it is
-# captured as a graph, with products of our own, which cuBLAS through CuPy does not allow. A guess
-# from peak rates, to be measured: 2**30 take about 60 us at 36 TFLOP/s, fifteen launches as long.
-GRAPH_WORK = 1 << 30
+# Multiply-adds of a layer, on average, up to which its launches take longer to start than to run:
+# then a step is captured as a graph, with products of our own, as cuBLAS through CuPy cannot be. A
+# guess from peak rates, to be measured: 2**28 take about 15 us at 36 TFLOP/s, as four launches do.
+GRAPH_WORK = 1 << 28
 CAPTURED_AT = 2  # steps done before the one that is captured: all kernels are compiled by then
 
 
@@ -180,8 +180,9 @@ def graph_use(graph: Graph, steps: list[Step], settings: Settings) -> tuple[str,
     captured = cuda_graphs()
     why = f"DUALGRAD_CUDA_GRAPH={int(bool(captured))}"
     if captured is None:
-        work = work_of(graph, steps, settings)
+        layers = sum(isinstance(step, (Linear, Convolution)) for step in steps)
+        work = work_of(graph, steps, settings) / layers
         captured = work <= GRAPH_WORK
-        why = f"{work:.2g} multiply-adds a step, {'up to' if captured else 'more than'} 2**30"
+        why = f"{work:.2g} multiply-adds a layer, {'up to' if captured else 'more than'} 2**28"
     how = "a CUDA graph from the third step on" if captured else "launched one by one"
     return f"{how} ({why})", captured

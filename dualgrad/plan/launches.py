@@ -47,7 +47,6 @@ class Launches:
         forward: calls without arguments, in order; the loss is in `loss` after them.
         update: the call that changes the parameters. begin and update are None where k is 0.
         results: of each fused step whose result is read beside it, the primal.
-        work: multiply-adds of a step.
     """
 
     def __init__(self, graph: Graph, steps: list[Step], store: Owner, floating: list[int],
