@@ -292,7 +292,8 @@ class DualTensor:
             if out or method == "at":
                 _refuse_write((*inputs, *out))
             return trace.record(called, inputs, kwargs)
-        return UFUNC_METHODS[method](ufunc, *inputs, **kwargs)
+        name = f"np.{ufunc.__name__}.{method}".removesuffix(".__call__")
+        return explained(UFUNC_METHODS[method], name, (ufunc, *inputs), kwargs)
 
     def __array_function__(self, function: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
         for t in types:

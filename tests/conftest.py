@@ -1,9 +1,6 @@
 """Settings and fixtures that all tests share."""
 
-import importlib.util
-
 import hypothesis
-import numpy as np
 import pytest
 from device_case import device_or_standin
 
@@ -13,19 +10,6 @@ _COMMON = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.to
 hypothesis.settings.register_profile("same", derandomize=True, database=None, **_COMMON)
 hypothesis.settings.register_profile("explore", print_blob=True, **_COMMON)
 hypothesis.settings.load_profile("same")
-
-_BACKENDS = ["numpy", "cupy"] if importlib.util.find_spec("cupy") else ["numpy"]
-
-
-@pytest.fixture(params=_BACKENDS, scope="session")
-def xp(request):
-    """The array module of each backend that is installed: numpy, and cupy if it has a device."""
-    if request.param == "numpy":
-        return np
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.skip("cupy is installed, and finds no device")
-    return cupy
 
 
 @pytest.fixture(scope="module")

@@ -179,7 +179,7 @@ def _along(weights, a, axis):
     axes = negative_axes(axis, a.ndim)
     if weights.shape != tuple(a.shape[i] for i in axes):
         raise ValueError("Shape of weights must be consistent with shape of a along axis.")
-    weights = np.transpose(weights, np.argsort(axes))
+    weights = np.transpose(weights, sorted(range(len(axes)), key=axes.__getitem__))
     return np.reshape(weights, [n if i - a.ndim in axes else 1 for i, n in enumerate(a.shape)])
 
 
