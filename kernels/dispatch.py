@@ -66,13 +66,6 @@ def by_array(function: Function) -> Function:
     return choose  # type: ignore[return-value]
 
 
-def not_on_gpu(name: str) -> NotImplementedError:
-    """Return the error that a gpu twin raises while it has no CUDA kernel."""
-    return NotImplementedError(
-        f"{name} has no CUDA kernel: they come in a later release. Pass NumPy arrays instead."
-    )
-
-
 @functools.cache
 def _numba() -> ModuleType | None:
     """Return numba, imported at the first call, or None where it is not installed."""

@@ -63,7 +63,7 @@ _cumprod = custom(
 )
 
 
-implements(np.cumprod)(cumulative(_cumprod))
+implements(np.cumprod, family="numerical")(cumulative(_cumprod))
 
 
 def _cumulative(function, first):
