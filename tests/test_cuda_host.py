@@ -187,5 +187,7 @@ def test_a_write_past_the_end_is_found():
 def test_all_kernels_pass_their_tests_under_the_sanitizers():
     files = {*Path(__file__).parent.glob("test_cuda_*.py")}
     files = sorted(str(path) for path in files if path.stem != "test_cuda_compile")
-    result = sanitized("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *files)
+    options = ["-q", "-p", "no:cacheprovider", "-m", "not slow"]
+    options += ["-k", "not float16"]  # it has the indices of float32, and a library to build each
+    result = sanitized("-m", "pytest", *options, *files)
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
