@@ -1,7 +1,7 @@
 """PyTorch and JAX on a device: their steps wait for nothing, so that calls follow one another.
 
 The device is an argument. On "cpu" the same lines run without a GPU, as benchmarks/gpu.py
---rehearse does. Each class has forward, forward_gradient (also of 16 directions) and backprop,
+--device cpu does. Each class has forward, forward_gradient (also of 16 directions) and backprop,
 which give the loss as an array on the device, and weights and gradients in dualgrad's order.
 """
 

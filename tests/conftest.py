@@ -21,3 +21,11 @@ def device():
     """
     with device_or_standin() as module:
         yield module
+
+
+@pytest.fixture(scope="module")
+def numpy_alone():
+    """Take the NumPy forms of kernels alone, which need no compilation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dualgrad.kernels.dispatch.numba_use", "never")
+        yield

@@ -47,3 +47,22 @@ def assert_same_tensors(one, other):
     assert sorted(a) == sorted(b) and a
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], strict=True)
+
+
+def assert_same_on_the_device(train: Callable, *options: object) -> None:
+    """A run on the device ends as the one on the host, to rounding."""
+    (code, expected), (code_there, found) = train(*options), train(*options, "--device", "gpu")
+    assert code == code_there == 0
+    for name in ("train_loss", "test_loss", "test_accuracy"):
+        assert found[name] == pytest.approx(expected[name], rel=2e-3)
+
+
+def assert_missing_device_is_said(module: ModuleType, capsys, monkeypatch) -> None:
+    """Without CuPy or a device a script ends with one line that says what to install."""
+    why = 'CuPy is not installed. Run: python -m pip install "cupy-cuda12x[ctk]"'
+    monkeypatch.setattr("dualgrad.kernels.cuda.missing", lambda: why)
+    with pytest.raises(SystemExit) as caught:
+        module.main(["--device", "gpu"])
+    shown = capsys.readouterr()
+    assert caught.value.code == 2 and shown.out == ""
+    assert shown.err == f"error: --device gpu: {why} (--help lists the options)\n"

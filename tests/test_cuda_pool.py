@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualgrad.kernels import dispatch
 from dualgrad.kernels.pool import cpu, gpu
 
 DTYPES = (np.float16, np.float32, np.float64)
@@ -15,13 +14,7 @@ images = st.tuples(
 )
 windows = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
-
-@pytest.fixture(scope="module", autouse=True)
-def numpy_alone():
-    """Compare with the NumPy forms, which need no compilation."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "numba_use", "never")
-        yield
+pytestmark = pytest.mark.usefixtures("numpy_alone")
 
 
 def draw(seed, shape, dtype):

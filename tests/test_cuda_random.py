@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualgrad.kernels import dispatch
 from dualgrad.kernels.random import LEFT, MATRIX, RIGHT, cpu, gpu
 
 DTYPES = (np.float16, np.float32, np.float64)
@@ -19,13 +18,7 @@ directions = st.sampled_from(
 )
 dtypes = st.sampled_from(DTYPES)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def numpy_alone():
-    """Compare with the NumPy forms, which need no compilation."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "numba_use", "never")
-        yield
+pytestmark = pytest.mark.usefixtures("numpy_alone")
 
 
 def same_bits(device, drawn, expected):

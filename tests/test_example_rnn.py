@@ -6,7 +6,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from example_case import assert_same_tensors, loaded, runner
+from example_case import (
+    assert_missing_device_is_said,
+    assert_same_on_the_device,
+    assert_same_tensors,
+    loaded,
+    runner,
+)
 
 import dualgrad as dg
 
@@ -232,18 +238,8 @@ def test_a_checkpoint_of_another_task_or_network_is_refused(train, capsys, tmp_p
 
 
 def test_a_run_on_the_device_is_that_on_the_host(train, device):
-    options = SMALL
-    (code, expected), (code_there, found) = train(*options), train(*options, "--device", "gpu")
-    assert code == code_there == 0
-    for name in ("train_loss", "test_loss", "test_accuracy"):
-        assert found[name] == pytest.approx(expected[name], rel=2e-3)
+    assert_same_on_the_device(train, *SMALL)
 
 
 def test_without_a_device_one_line_says_what_to_install(script, capsys, monkeypatch):
-    why = 'CuPy is not installed. Run: python -m pip install "cupy-cuda12x[ctk]"'
-    monkeypatch.setattr("dualgrad.kernels.cuda.missing", lambda: why)
-    with pytest.raises(SystemExit) as caught:
-        script[0].main(["--device", "gpu"])
-    shown = capsys.readouterr()
-    assert caught.value.code == 2 and shown.out == ""
-    assert shown.err == f"error: --device gpu: {why} (--help lists the options)\n"
+    assert_missing_device_is_said(script[0], capsys, monkeypatch)

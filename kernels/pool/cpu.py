@@ -91,11 +91,7 @@ def max_pool2d_scatter(
     lead = ct.shape[:-4]
     x_shape = tuple(x_shape)
     _check_index("max_pool2d_scatter", x_shape, index, size)
-    if ct.shape[-4:] != index.shape:
-        raise ValueError(
-            f"max_pool2d_scatter: ct has shape {ct.shape} and index {index.shape}. "
-            f"Give a ct that ends in index's shape."
-        )
+    _check_cotangent(ct, index)
     t = np.zeros(lead + x_shape, ct.dtype)
     if index.dtype == np.int8 and _scatter_loop.wins("max_pool2d_scatter", ct.size, ct):
         flat = (math.prod(lead),)
@@ -115,6 +111,14 @@ def _check_index(name: str, shape: tuple[int, ...], index: np.ndarray, size: tup
         raise ValueError(
             f"{name}: index has shape {index.shape}, which is not that of images {shape} pooled "
             f"by {size}. Give the index that max_pool2d returned for them."
+        )
+
+
+def _check_cotangent(ct: np.ndarray, index: np.ndarray) -> None:
+    if ct.shape[-4:] != index.shape:
+        raise ValueError(
+            f"max_pool2d_scatter: ct has shape {ct.shape} and index {index.shape}. "
+            f"Give a ct that ends in index's shape."
         )
 
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from .. import cuda
-from .cpu import _check_index, _index_dtype
+from .cpu import _check_cotangent, _check_index, _index_dtype
 
 THREADS = 128
 
@@ -45,11 +45,7 @@ def max_pool2d_scatter(ct: Any, index: Any, size: tuple[int, int], x_shape: tupl
     """
     lead, x_shape = ct.shape[:-4], tuple(x_shape)
     _check_index("max_pool2d_scatter", x_shape, index, size)
-    if ct.shape[-4:] != index.shape:
-        raise ValueError(
-            f"max_pool2d_scatter: ct has shape {ct.shape} and index {index.shape}. "
-            f"Give a ct that ends in index's shape."
-        )
+    _check_cotangent(ct, index)
     t = cuda.empty(lead + x_shape, ct.dtype)
     _source.launch("max_pool_scatter", ct.dtype, _grid(t.shape), THREADS, cuda.contiguous(ct),
                   cuda.contiguous(index), t, math.prod(lead), index.itemsize, *x_shape,

@@ -5,9 +5,9 @@ from typing import Any
 from .. import cuda
 from .gemm import gemm
 
-RANK, ROWS, COLUMNS = 16, 32, 128  # as in outer.cuh; above RANK products are made by tiles
+RANK, ROWS, COLUMNS = 16, 32, 128  # as in product.cu; above RANK products are made by tiles
 
-_source = cuda.Source("product", parts=("product/outer.cuh",))
+_source = cuda.Source("product")
 
 
 def outer_add(w: Any, left: Any, right: Any, scale: float) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from .. import cuda
 from .cpu import Directions, _span
-from .numbers import direction_numbers, key_numbers
 
 THREADS = 128
 SIGN_BLOCKS, NORMAL_BLOCKS = 32, 128  # Philox blocks of a tile, as in random.cu
@@ -26,7 +25,7 @@ def philox(counter: Any, key: Any) -> Any:
     words = cuda.empty(counter.shape, np.uint32)
     blocks = counter.size // 4
     grid = cuda.blocks(blocks, THREADS)
-    _words.launch("philox_words", None, grid, THREADS, counter, *key_numbers(key), words, blocks)
+    _words.launch("philox_words", None, grid, THREADS, counter, *_key_numbers(key), words, blocks)
     return words
 
 
@@ -94,10 +93,10 @@ def _vector(
     launch: Callable, kernel: str, key: Any, size: int, directions: Directions, role: int,
     dtype: Any,
 ) -> Any:  # fmt: skip
-    k, start, step = direction_numbers(directions)
+    k, start, step = _direction_numbers(directions)
     y = cuda.empty((k, size), np.uint32 if dtype is None else dtype)
     grid = cuda.blocks(y.size, THREADS)
-    launch(kernel, dtype, grid, THREADS, *key_numbers(key), y, k, size, start, step, role)
+    launch(kernel, dtype, grid, THREADS, *_key_numbers(key), y, k, size, start, step, role)
     return y
 
 
@@ -109,10 +108,24 @@ def _matrix(
 
     A tile is as wide as the matrix, where that is not wider than 32 Philox blocks.
     """
-    k, start, step = direction_numbers(directions)
+    k, start, step = _direction_numbers(directions)
     y = cuda.empty((k, *shape), dtype)
     wide = min(32, 1 << max(0, blocks[1] - 1).bit_length())
     down, across = -(-blocks[0] // (tile // wide)), -(-blocks[1] // wide)
-    _source.launch(kernel, dtype, k * down * across, THREADS, *key_numbers(key), y, *shape, *first,
+    _source.launch(kernel, dtype, k * down * across, THREADS, *_key_numbers(key), y, *shape, *first,
                    start, step, role, wide, down, across, *more)  # fmt: skip
     return y
+
+
+def _key_numbers(key: Any) -> tuple[Any, int, int]:
+    """Return a key as a device array or None, and as two numbers that count where it is None."""
+    if hasattr(key, "__cuda_array_interface__"):
+        return key, 0, 0
+    first, second = (int(word) for word in key)
+    return None, first, second
+
+
+def _direction_numbers(directions: Directions) -> tuple[int, int, int]:
+    """Return k, the index of the first direction and the step to the next."""
+    indices = directions if isinstance(directions, range) else range(*directions)
+    return len(indices), indices.start, indices.step
