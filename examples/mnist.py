@@ -94,8 +94,9 @@ DEFAULTS = {  # (lr, directions, epochs); momentum is 0.9 for the local losses o
     ("localmixer", "local", "backprop"): (0.1, 1, 30),
     ("localmixer", "global", "activations"): (0.02, 8, 30),
     ("localmixer", "global", "weights"): (1e-3, 16, 10),
-    ("localmixer", "global", "backprop"): (0.1, 1, 30),
+    ("localmixer", "global", "backprop"): (0.3, 1, 30),
 }
+SHIFT = {"mlp": 1, "cnn": 1}  # pixels
 WARM_UP = 200  # steps, at most a twentieth of all: the first steps are the ones that diverge
 
 
@@ -143,8 +144,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--shift",
         type=int,
         choices=range(5),
-        default=0,
-        help="move each training image by up to so many pixels, anew each time (default: 0)",
+        help="move each training image by up to so many pixels, anew each time (default: 1 for "
+        "mlp and cnn, else 0)",
     )
     options = parser.parse_args(arguments)
     forward = options.method == "forward"
@@ -165,6 +166,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         )
     convolutional = (options.model, options.losses) == ("cnn", "local")
     options.momentum = (0.9 * convolutional) if options.momentum is None else options.momentum
+    options.shift = SHIFT.get(options.model, 0) if options.shift is None else options.shift
     how = options.perturb if forward else "backprop"
     lr, directions, epochs = DEFAULTS[options.model, options.losses, how]
     options.lr = lr if options.lr is None else options.lr
@@ -221,7 +223,10 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.perf_counter()
     state, finished = run.train(model, diagnose)
     seconds = time.perf_counter() - start
-    predict = state.params.average if options.losses == "local" else state.params
+    # A cnn's first heads see little of an image: on the validation images the mean with them has
+    # 1.7 % of errors where the last head has 1.3 %.
+    averaged = options.losses == "local" and options.model != "cnn"
+    predict = state.params.average if averaged else state.params
     test = trainer.evaluate(predict, *dg.to_device((x_test, y_test), options.device))
     result = trainer.summary(run, state, test, seconds, finished, len(y_test) == 10_000)
     trainer.report(run, result, test)

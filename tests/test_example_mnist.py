@@ -171,7 +171,9 @@ def small(path, *options):
     return ("--model", "logreg", "--steps", 40, "--checkpoint", path, *options)
 
 
-@pytest.mark.parametrize("options", [(), ("--perturb", "weights"), ("--method", "backprop")])
+@pytest.mark.parametrize(
+    "options", [(), ("--shift", 1), ("--perturb", "weights"), ("--method", "backprop")]
+)
 def test_a_resumed_run_ends_as_an_uninterrupted_one(train, script, monkeypatch, options, tmp_path):
     """Ctrl-C in the middle: checkpoint and summary are written, the code is 130."""
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
