@@ -44,7 +44,8 @@ TESTS = "(cuda or cupy or gpu or device) and not compile and not benchmark and n
 MOST_WORKERS = 8  # processes that run the tests
 NOTHING_CHOSEN = 5  # pytest's exit code where the pattern fits no test of its files
 SHARES = {"tests": 20.0, "trainers": 12.0}
-TF32 = ("mlp-4096", "wide-4096")  # cases timed in that precision too: cuBLAS does all work
+# Cases timed in that precision too: there products take the time.
+TF32 = tuple(name for name, case in gpu_cases.CASES.items() if case.compute_bound)
 QUICKLY = ("logreg-64", "mlp-64", "wide-4096", "cnn-64")
 STEPS = 20
 

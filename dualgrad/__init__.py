@@ -43,6 +43,7 @@ from .errors import (
     WriteError,
 )
 from .estimators import forward_gradient
+from .fuse import fuse
 from .jet import jet
 from .laplacian import laplacian
 from .nn.guided import guided_gradient, local_gradients
@@ -113,6 +114,7 @@ __all__ = [
     "errors",
     "finite_difference",
     "forward_gradient",
+    "fuse",
     "grad",
     "gradient",
     "guided_gradient",

@@ -346,6 +346,8 @@ class DualTensor:
 def write(x: DualTensor, index: Any, value: Any) -> None:
     """Do x[index] = value in both parts of x; raise WriteError where a tangent would be lost."""
     x.level.check("x[i] = v")
+    if TRACES and hasattr(trace := trace_of((x,)), "write"):
+        return trace.write(x, index, value)
     if type(value) in (list, tuple) and find_level(value) is not None:
         value = np.stack(value)
     foreign.check_class(type(value))

@@ -86,6 +86,9 @@ def _attach() -> None:
         "mod": np.remainder,
         "pow": np.power,
         "matmul": np.matmul,
+        "and": np.bitwise_and,
+        "or": np.bitwise_or,
+        "xor": np.bitwise_xor,
     }
     for name, function in arithmetic.items():
         for prefix, method in zip(("", "r", "i"), _binary(function), strict=True):
@@ -104,7 +107,8 @@ def _attach() -> None:
         setattr(DualTensor, f"__{name}__", _comparison(function))
     for name, method in zip(("__divmod__", "__rdivmod__"), _binary(np.divmod), strict=False):
         setattr(DualTensor, name, method)
-    for name, function in {"neg": np.negative, "pos": np.positive, "abs": np.absolute}.items():
+    unary = {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}
+    for name, function in unary.items():
         setattr(DualTensor, f"__{name}__", _unary(function))
     methods = "all any argmax argmin argsort clip cumsum dot max mean min nonzero prod ptp ravel "
     methods += "repeat round searchsorted squeeze std sum swapaxes take trace var diagonal "

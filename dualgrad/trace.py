@@ -26,7 +26,7 @@ from .operations import name_of
 from .random import Key
 
 STATIC = frozenset({np.shape, np.ndim, np.size, np.iscomplexobj, np.isrealobj, np.result_type})
-_LITERALS = (int, float, complex, str, bytes, slice, type, np.dtype, np.generic, type(None))
+LITERALS = (int, float, complex, str, bytes, slice, type, np.dtype, np.generic, type(None))
 
 
 class Untraceable(DualgradError, RuntimeError):
@@ -170,7 +170,7 @@ class Trace:
             return {name: self.template(item) for name, item in x.items()}
         if type(x) is slice:
             return slice(*(self.template(i) for i in (x.start, x.stop, x.step)))
-        if isinstance(x, _LITERALS) or x is Ellipsis or callable(x):
+        if isinstance(x, LITERALS) or x is Ellipsis or callable(x):
             return x
         raise Untraceable(
             f"{_described(x)} comes from neither the parameters, the batch nor the key, "

@@ -4,13 +4,22 @@ A family's CUDA source is text beside its gpu.py, compiled by NVRTC when a kerne
 launched, once for each dtype. What the compiler sees is one string, common.cuh and then the
 family's own files: CuPy's cache on disk knows a program by its text, and would not see that an
 included file has changed.
+
+float32 arrays are multiplied in float32, or by tensor cores where `products` says so: kernels that
+multiply by tiles are then those of another instance, of the same text and names. What CuPy itself
+multiplies, `a @ b` by cuBLAS, is CuPy's to choose, and its public switch is CUPY_TF32=1 in the
+environment, of a whole process and for matrices alone, with nothing for bfloat16. (Its private
+set_compute_type takes both by name, but its products know no more than tf32.) So that variable
+begins "tf32" here too, and our own products where cuBLAS would do another are ours to do.
 """
 
+import contextlib
 import ctypes
 import functools
 import importlib
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +28,9 @@ import numpy as np
 FOLDER = Path(__file__).parent
 # REAL, what arrays hold, and ACC, what is computed in.
 TYPES = {"float16": ("__half", "float"), "float32": ("float",) * 2, "float64": ("double",) * 2}
+# Instances for float32 arrays that multiply on tensor cores, and the macro that makes each.
+TENSOR = {"tf32": "TENSOR_TF32", "bfloat16": "TENSOR_BF16"}
+TENSOR_CAPABILITY = 80  # of the oldest device that has both
 OLDEST = 14, 2  # CuPy: those before hand a kernel an address where it is given None
 MOST_BLOCKS = 1 << 16  # of a kernel whose threads go through the entries in strides
 
@@ -88,6 +100,50 @@ def blocks(n: int, threads: int) -> int:
     return min(-(-n // threads), MOST_BLOCKS)
 
 
+_chosen: list[str] = []  # what is inside of what: of `products`
+
+
+@contextlib.contextmanager
+def products(name: str) -> Iterator[None]:
+    """Multiply float32 arrays in another way inside: in convolutions, and in products of plans.
+
+    "float32" is the default, or "tf32" with CUPY_TF32=1 in the environment. "tf32" and "bfloat16"
+    round each factor to 11 or 8 bits and add in float32, on tensor cores of devices from compute
+    capability 8.0 on. Arrays of other dtypes stay with their own, and a CUDA graph that has been
+    captured stays with what it was captured with. It holds for all threads.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    if name not in ("float32", *TENSOR):
+        raise ValueError(
+            f"cuda.products({name!r}): there are {', '.join(map(repr, ('float32', *TENSOR)))}."
+        )
+    _chosen.append(name)
+    try:
+        yield
+    finally:
+        _chosen.pop()
+
+
+def product_of(dtype: Any) -> str:
+    """Return what arrays of a dtype are multiplied in: its name, "tf32" or "bfloat16"."""
+    own = np.dtype(dtype).name
+    if own != "float32":
+        return own
+    return _chosen[-1] if _chosen else _product_of_cublas()
+
+
+def cublas_serves(dtype: Any) -> bool:
+    """Whether `a @ b` of two matrices, which CuPy leaves to cuBLAS, is in `product_of` a dtype."""
+    return np.dtype(dtype) != np.float32 or product_of(dtype) == _product_of_cublas()
+
+
+def _product_of_cublas() -> str:
+    """Return what CuPy has cuBLAS multiply float32 matrices in."""
+    return "tf32" if os.environ.get("CUPY_TF32") == "1" else "float32"
+
+
 class Source:
     """The CUDA source of a family, and its kernels.
 
@@ -95,31 +151,42 @@ class Source:
         name: of the family: kernels/name/name.cu; or "family/file" for kernels/family/file.cu.
         dtypes: what an instance is compiled for; None for a source that has no REAL.
         parts: files under kernels/ whose text comes between common.cuh and the source.
+        tensor: whether it has instances of TENSOR too.
+        text: of the source, where it is generated and in no file; then `sources` leaves it out.
+
+    Attributes:
+        instances: what it is compiled for: dtypes, then names of TENSOR; (None,) without dtypes.
     """
 
-    def __init__(
-        self, name: str, *, dtypes: Sequence[str] | None = tuple(TYPES), parts: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, name: str, *, dtypes: Sequence[str] | None = tuple(TYPES),
+                 parts: Sequence[str] = (), tensor: bool = False,
+                 text: str | None = None) -> None:  # fmt: skip
         self.name = name
         self.dtypes = dtypes
         self.parts = parts
+        self.text = text
+        self.instances = (*(dtypes or (None,)), *(TENSOR if tensor else ()))
         self._modules: dict[str | None, Any] = {}
         self._kernels: dict[tuple[str, str | None], Any] = {}
-        SOURCES.append(self)
+        if text is None:
+            SOURCES.append(self)
 
     def code(self) -> str:
         """Return the text that is compiled."""
         family, _, file = self.name.partition("/")
-        names = ("common.cuh", *self.parts, f"{family}/{file or family}.cu")
-        return "".join(f'#line 1 "{name}"\n{(FOLDER / name).read_text()}\n' for name in names)
+        own = () if self.text else (f"{family}/{file or family}.cu",)
+        files = ("common.cuh", *self.parts, *own)
+        given = [f'#line 1 "{name}"\n{(FOLDER / name).read_text()}\n' for name in files]
+        return "".join([*given, self.text or ""])
 
-    def options(self, dtype: str | None) -> tuple[str, ...]:
+    def options(self, instance: str | None) -> tuple[str, ...]:
         """Return the compiler's options for an instance."""
-        if dtype is None:
+        if instance is None:
             return ("-std=c++17",)
-        real, accumulator = TYPES[dtype]
+        real, accumulator = TYPES["float32" if instance in TENSOR else instance]
         half = ("-DHALF",) if real == "__half" else ()
-        return ("-std=c++17", f"-DREAL={real}", f"-DACC={accumulator}", *half)
+        tensor = (f"-D{TENSOR[instance]}",) if instance in TENSOR else ()
+        return ("-std=c++17", f"-DREAL={real}", f"-DACC={accumulator}", *half, *tensor)
 
     def launch(
         self, kernel: str, dtype: Any, grid: int | tuple[int, ...], block: int | tuple[int, ...],
@@ -129,7 +196,7 @@ class Source:
 
         Args:
             kernel: its name in the source.
-            dtype: of the instance, None for a source without REAL.
+            dtype: of the arrays, None for a source without REAL.
             grid, block: blocks and threads, up to three numbers each.
             arguments: C-contiguous CuPy arrays, None for a null pointer, ints (i64 in the source)
                 and floats (double).
@@ -137,6 +204,7 @@ class Source:
         Raises:
             TypeError: no instance has this dtype.
             ValueError: an array is not contiguous, which a kernel would not notice.
+            RuntimeError: the device has no tensor cores for what `products` asks.
         """
         global launches
         grid, block = ((n,) if isinstance(n, int) else n for n in (grid, block))
@@ -150,22 +218,38 @@ class Source:
 
     def _kernel(self, name: str, dtype: Any) -> Any:
         key = None if dtype is None else np.dtype(dtype).name
+        if key == "float32" and self.instances[-1] in TENSOR:
+            key = product_of(key)
         if (name, key) not in self._kernels:
             if key not in self._modules:
                 self._modules[key] = self._compile(name, key)
             self._kernels[name, key] = self._modules[key].get_function(name)
         return self._kernels[name, key]
 
-    def _compile(self, kernel: str, dtype: str | None) -> Any:
-        if dtype not in (self.dtypes or (None,)):
+    def _compile(self, kernel: str, instance: str | None) -> Any:
+        if instance not in self.instances:
             raise TypeError(
-                f"{kernel}: there is no CUDA kernel for {dtype}. Use one of "
+                f"{kernel}: there is no CUDA kernel for {instance}. Use one of "
                 f"{', '.join(self.dtypes or ())}: x.astype(np.float32), for example."
             )
-        return cupy().RawModule(code=self.code(), options=self.options(dtype))
+        if instance in TENSOR:
+            capability = int(cupy().cuda.Device().compute_capability)
+            if capability < TENSOR_CAPABILITY:
+                raise RuntimeError(
+                    f"{kernel}: products in {instance} need a device of compute capability "
+                    f"{TENSOR_CAPABILITY / 10} or later, and this one has {capability / 10}. Leave "
+                    f"out cuda.products({instance!r}), or CUPY_TF32=1 in the environment."
+                )
+        return cupy().RawModule(code=self.code(), options=self.options(instance))
 
 
 SOURCES: list[Source] = []  # all there are, for those who compile or check them beforehand
+
+
+@functools.lru_cache(maxsize=1024)
+def generated(name: str, text: str, parts: Sequence[str]) -> Source:
+    """Return the source of a text made at run time, the same one for the same text."""
+    return Source(name, parts=parts, text=text)
 
 
 def sources() -> list[Source]:
@@ -178,6 +262,7 @@ def sources() -> list[Source]:
 def forget() -> None:
     """Forget CuPy and all that was compiled: for tests that put another module in its place."""
     cupy.cache_clear()
+    generated.cache_clear()
     for source in SOURCES:
         source._modules.clear()
         source._kernels.clear()

@@ -98,18 +98,40 @@ def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
             f"{{ return host::launch(call_{name}, sizes, a, {flush}); }}"
         )
     text = "\n".join(['#include "host.hpp"', _preprocessed(code, options), *calls, ""])
-    headers = "".join(path.read_text() for path in sorted(HEADERS.iterdir()))
-    digest = hashlib.sha256("\0".join([text, headers, *FLAGS]).encode()).hexdigest()[:24]
-    folder = Path(tempfile.gettempdir()) / f"dualgrad-cuda-host-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{digest}.so"
+    folder = _folder()
+    path = folder / f"{_digest(text)}.so"
     if not path.exists():
-        source = folder / f"{digest}.{os.getpid()}.cpp"
+        source = path.with_suffix(f".{os.getpid()}.cpp")
         source.write_text(text)
         built = source.with_suffix(".so")
-        command = [str(COMPILER), *FLAGS, str(source), "-o", str(built)]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
+        _compile(f"-I{folder}", str(source), "-o", str(built))
         built.rename(path)
         source.unlink()
     return ctypes.CDLL(str(path))
+
+
+@functools.cache
+def _folder() -> Path:
+    """Return the folder of libraries made with this host.hpp, which lies there compiled.
+
+    Most of the time that a short text takes is the header's.
+    """
+    headers = [path.read_text() for path in sorted(HEADERS.iterdir())]
+    parent = Path(tempfile.gettempdir()) / f"dualgrad-cuda-host-{os.getuid()}"
+    folder = parent / _digest(*headers, *FLAGS)
+    compiled = folder / "host.hpp.gch"  # which g++ takes, where it comes before the header's folder
+    if not compiled.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        built = folder / f"{os.getpid()}.gch"
+        _compile("-x", "c++-header", str(HEADERS / "host.hpp"), "-o", str(built))
+        built.rename(compiled)
+    return folder
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
+
+
+def _compile(*words: str) -> None:
+    result = subprocess.run([str(COMPILER), *words, *FLAGS], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

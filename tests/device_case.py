@@ -11,8 +11,10 @@ from types import ModuleType
 from typing import Any
 
 import cuda_host
+import numpy as np
 import pytest
 
+import dualgrad as dg
 from dualgrad.kernels import cuda
 
 STANDIN = Path(__file__).parent / "standin"
@@ -81,3 +83,21 @@ def no_transfers(device: Any) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device._array, "transfer", refuse)
         yield
+
+
+def pushed(f, primals, tangents):
+    """Value and tangents of f, where some of the arguments do not move (tangent None)."""
+    moving = [i for i, t in enumerate(tangents) if t is not None]
+
+    def of_moving(*args):
+        every = list(primals)
+        for i, x in zip(moving, args, strict=True):
+            every[i] = x
+        return f(*every)
+
+    with np.errstate(all="ignore"):
+        if not moving:
+            return f(*primals), ()
+        return dg.pushforward(
+            of_moving, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving)
+        )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import dualgrad as dg
+from dualgrad.kernels import cuda
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 KINDS = ("logreg-64", "mlp-64", "cnn-64", "resnet18-128")
@@ -148,6 +149,14 @@ def test_time_that_a_part_leaves_goes_to_the_rest(script):
     ]
     assert plan.seconds("tests") == pytest.approx(100 * 20 / (20 + 6 + 9), rel=0.05)
     assert plan.seconds("float32") == pytest.approx(100, rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_dualgrads_kernels_multiply_in_the_precision_of_the_row(script, monkeypatch, precision):
+    monkeypatch.setenv("CUPY_TF32", "0" if precision == "tf32" else "1")
+    given = {"precision": precision, "peer_device": "cpu"}
+    monkeypatch.setenv("CUPY_TF32", script("gpu_child").environment(given)["CUPY_TF32"])
+    assert cuda.product_of(np.float32) == precision and cuda.cublas_serves(np.float32)
 
 
 def test_trainers_on_two_devices_are_compared(script):

@@ -42,15 +42,17 @@ def test_every_file_of_cuda_is_part_of_a_source():
 
 
 @needs_nvrtc
-def test_every_source_compiles_for_every_dtype(instances):
+def test_every_instance_of_every_source_compiles(instances):
     assert not [f"{made}\n{made.error}" for made in instances if made.error]
     found = {(made.source, made.dtype, made.architecture) for made in instances}
     assert found == {
         (source.name, dtype, architecture)
         for source in cuda.sources()
-        for dtype in source.dtypes or (None,)
+        for dtype in source.instances
         for architecture in ("sm_80", "sm_90")
     }
+    tensor = {(source, dtype) for source, dtype, _ in found if dtype in cuda.TENSOR}
+    assert tensor == {(name, x) for name in ("conv", "product/gemm") for x in ("tf32", "bfloat16")}
 
 
 @needs_nvrtc

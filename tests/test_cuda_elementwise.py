@@ -3,7 +3,7 @@
 import cuda_host
 import numpy as np
 import pytest
-from device_case import no_transfers
+from device_case import no_transfers, pushed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,22 +43,6 @@ TANGENTS = [1.0, 0.0, -3.0, np.inf, np.nan]
 
 def name(f):
     return f.__name__
-
-
-def pushed(f, primals, tangents):
-    """Value and tangents of f, where some of the arguments do not move (tangent None)."""
-    moving = [i for i, t in enumerate(tangents) if t is not None]
-
-    def of_moving(*args):
-        every = list(primals)
-        for i, x in zip(moving, args, strict=True):
-            every[i] = x
-        return f(*every)
-
-    with np.errstate(all="ignore"):
-        return dg.pushforward(
-            of_moving, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving)
-        )
 
 
 def to(device, x):

@@ -33,6 +33,7 @@ FLOORS = [
         "check",
         "debugging",
         "differences",
+        "fuse",
         "vectorize",
     },
     {"perturbed", "sections", "activity", "estimators", "testing"},

@@ -2,10 +2,10 @@
 
     python tools/cuda_report.py [--markdown] [--only WORDS] [--kernels]
 
-For each source and architecture: kernels, instances (a source is compiled once for each dtype), the
-most registers of a thread, shared memory of a block, and bytes of local memory that a thread's
-stack and spilled registers take. The compiler is a wheel of its own, which needs no driver:
-pip install "dualgrad[cuda-check]".
+For each source and architecture: kernels, instances (a source is compiled once for each dtype, and
+for each way of tensor cores where it multiplies), the most registers of a thread, shared memory of
+a block, and bytes of local memory that a thread's stack and spilled registers take. The compiler is
+a wheel of its own, which needs no driver: pip install "dualgrad[cuda-check]".
 """
 
 import argparse
@@ -54,7 +54,8 @@ class Usage:
 class Instance:
     """A source compiled for a dtype (None: it has no dtypes) and an architecture.
 
-    error is what the compiler says where it refuses; then there are no kernels.
+    dtype is "tf32" or "bfloat16" where float32 is multiplied so. error is what the compiler says
+    where it refuses; then there are no kernels.
     """
 
     source: str
@@ -157,7 +158,7 @@ def tasks(architectures: Iterable[str] = ARCHITECTURES, words: Iterable[str] = (
         (source.name, dtype, architecture, source.code(), source.options(dtype))
         for source in cuda.sources()
         if any(word in source.name for word in words)
-        for dtype in source.dtypes or (None,)
+        for dtype in source.instances
         for architecture in architectures
     ]
     return sorted(found, key=lambda task: (-len(task[3]), str(task[:3])))

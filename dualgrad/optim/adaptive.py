@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..options import fraction, non_negative, positive
-from .leaf import blocks
+from .leaf import in_blocks
 from .optimiser import Optimiser, rule
 from .schedules import Rate
 
@@ -67,10 +67,12 @@ def rmsprop(lr: Rate, decay: float = 0.9, eps: float = 1e-8) -> Optimiser:
     eps = positive("rmsprop", "eps", eps)
 
     def write(w, g, rate, step, square):
-        for gb, wb, vb in blocks(g, w, square):
-            gb = gb.astype(vb.dtype, copy=False)
-            vb += (1 - decay) * (gb * gb - vb)
-            wb -= rate * gb / (np.sqrt(vb) + eps)
+        def update(g, w, v):
+            g = g.astype(v.dtype, copy=False)
+            v += (1 - decay) * (g * g - v)
+            w -= rate * g / (np.sqrt(v) + eps)
+
+        in_blocks(update, g, w, square)
 
     return rule("rmsprop", lr, ("square",), write)
 
@@ -81,12 +83,15 @@ def _adam(name, lr, b1, b2, eps, weight_decay):
 
     def write(w, g, rate, step, mean, square):
         mean_scale, square_scale = 1 / (1 - b1 ** (step + 1)), 1 / (1 - b2 ** (step + 1))
-        for gb, wb, mb, vb in blocks(g, w, mean, square):
-            gb = gb.astype(mb.dtype, copy=False)  # the memories are never narrower than float32
-            mb += (1 - b1) * (gb - mb)
-            vb += (1 - b2) * (gb * gb - vb)
+
+        def update(g, w, m, v):
+            g = g.astype(m.dtype, copy=False)  # the memories are never narrower than float32
+            m += (1 - b1) * (g - m)
+            v += (1 - b2) * (g * g - v)
             if weight_decay:
-                wb *= 1 - rate * weight_decay
-            wb -= rate * mean_scale * mb / (np.sqrt(square_scale * vb) + eps)
+                w *= 1 - rate * weight_decay
+            w -= rate * mean_scale * m / (np.sqrt(square_scale * v) + eps)
+
+        in_blocks(update, g, w, mean, square)
 
     return rule(name, lr, ("mean", "square"), write)

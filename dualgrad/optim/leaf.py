@@ -4,10 +4,11 @@ Everything runs block by block, so that no temporary has the size of a parameter
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..beside import on_device
+from ..fuse import fuse
 from ..structured import LowRank
 
 Array = Any
@@ -19,8 +20,11 @@ def add_to(w: Array, g: Any, scale: float) -> None:
     if isinstance(g, LowRank) and w.flags.c_contiguous:
         g.add_to(w, scale)
         return
-    for block, wb in blocks(g, w):
-        wb += scale * block
+
+    def update(g, w):
+        w += scale * g
+
+    in_blocks(update, g, w)
 
 
 def accumulate(buffer: Array, g: Any, decay: float) -> None:
@@ -28,9 +32,24 @@ def accumulate(buffer: Array, g: Any, decay: float) -> None:
     if isinstance(g, LowRank) and buffer.flags.c_contiguous:
         g.accumulate(buffer, decay)
         return
-    for block, bb in blocks(g, buffer):
-        bb *= decay
-        bb += block
+
+    def update(g, buffer):
+        buffer *= decay
+        buffer += g
+
+    in_blocks(update, g, buffer)
+
+
+def in_blocks(update: Callable[..., None], g: Any, *arrays: Array) -> None:
+    """Call update(part of g, the same part of each array), which writes into the parts of arrays.
+
+    Args:
+        update: entry by entry; on a device it is one kernel, where dg.fuse can make it one.
+        g, arrays: as for `blocks`.
+    """
+    update = fuse(update) if on_device(arrays[0]) else update
+    for parts in blocks(g, *arrays):
+        update(*parts)
 
 
 def blocks(g: Any, *arrays: Array) -> Iterator[tuple[Array, ...]]:

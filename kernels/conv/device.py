@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 from .. import cuda
-from ..product.gemm import MOST, THREADS, tile_for
+from ..product.gemm import MOST, PARTS, THREADS, tile_for
 from .cpu import Padding, Pair, _output_size, _padded
 
-source = cuda.Source("conv", parts=("product/gemm.cuh",))
+source = cuda.Source("conv", parts=PARTS, tensor=True)
 
 
 def window_of(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import cuda
-from ..product.gemm import SMALL, STRIP, THREADS
+from ..product.gemm import SMALL, STRIP, THREADS, matmul
 from .cpu import Padding, Pair, _check_cotangent
 from .device import source, window_of, write
 
@@ -30,7 +30,7 @@ def conv2d(x: Any, w: Any, stride: Pair, padding: Padding, dilation: Pair, group
     shape = (len(x), *out, w.shape[-1])
     plain = w.shape[:2] == (1, 1) and tuple(stride) == (1, 1) and out == x.shape[1:3]
     if plain and groups == 1:
-        return (x.reshape(-1, x.shape[-1]) @ w.reshape(w.shape[2:])).reshape(shape)
+        return matmul(x.reshape(-1, x.shape[-1]), w.reshape(w.shape[2:])).reshape(shape)
     y = cuda.empty(shape, x.dtype)
     if method == "im2col":
         for images, patches in _patch_blocks(x, w.shape, window, out, groups):

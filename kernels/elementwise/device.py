@@ -15,7 +15,7 @@ from .. import cuda
 THREADS = 256
 BUSY = 1 << 17  # threads from which directions are no longer shared among rows of the grid
 AXES = 6  # of a strided kernel
-PARTS = ("elementwise/tangents.cuh",)
+PARTS = ("elementwise/tangents.cuh", "elementwise/kernels.cuh")
 
 ARITHMETIC = """add subtract multiply divide remainder fmod power power_of_number hypot copysign
     heaviside maximum minimum fmax fmin nextafter negative positive absolute reciprocal square sqrt
@@ -62,13 +62,20 @@ def value_and_tangents(name: str, primals: Sequence[Any], tangents: Sequence[Any
     ty = None if k is None else cuda.empty((k, *shape), dtype)
     if y.size:
         found = _flat(shape, primals, tangents) or _strided(shape, primals, tangents)
-        kind, arguments = found or _flat(shape, *_spread(shape, primals, tangents))
-        groups = cuda.blocks(y.size, THREADS)
-        rows = min(k or 1, max(1, BUSY // (groups * THREADS)))
+        if found is None:  # very many unlike axes
+            pairs = zip(primals, tangents, strict=True)
+            found = _flat(shape, *zip(*(repeating(shape, x, t) for x, t in pairs), strict=True))
+        kind, arguments = found
         SOURCES[name].launch(
-            f"{name}_{kind}", dtype, (groups, rows), THREADS, y, ty, y.size, k or 0, *arguments
+            f"{name}_{kind}", dtype, grid(y.size, k), THREADS, y, ty, y.size, k or 0, *arguments
         )
     return y, ty
+
+
+def grid(size: int, k: int | None) -> tuple[int, int]:
+    """Return the blocks for results of a size with k tangents: rows of them share directions."""
+    groups = cuda.blocks(size, THREADS)
+    return groups, min(k or 1, max(1, BUSY // (groups * THREADS)))
 
 
 def _result_type(name: str, primals: Sequence[Any]) -> np.dtype | None:
@@ -113,14 +120,19 @@ def _flat(shape: tuple[int, ...], primals: Sequence[Any], tangents: Sequence[Any
             continue
         if not x.flags.c_contiguous or (t is not None and not t.flags.c_contiguous):
             return None
-        if x.shape != shape and x.size > 1:
-            lengths = x.shape
-            while lengths[0] == 1:
-                lengths = lengths[1:]
-            if lengths != shape[len(shape) - len(lengths) :]:
-                return None
+        if not _repeats(x.shape, shape):
+            return None
         arguments += (x, t, 0.0, x.size)
     return "flat", arguments
+
+
+def _repeats(lengths: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether entry i of a shape takes entry i % size of an array of these lengths."""
+    if lengths == shape:
+        return True
+    while lengths and lengths[0] == 1:
+        lengths = lengths[1:]
+    return lengths == shape[len(shape) - len(lengths) :]
 
 
 def _strided(shape: tuple[int, ...], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
@@ -175,14 +187,17 @@ def _start(x: Any) -> Any:
     return None if x is None or type(x) is float else x[(slice(0, 1),) * x.ndim]
 
 
-def _spread(
-    shape: tuple[int, ...], primals: Sequence[Any], tangents: Sequence[Any]
-) -> tuple[list[Any], list[Any]]:
-    """Return contiguous copies of the result's shape: for arrays of very many unlike axes."""
-    spread, wide = cuda.cupy().broadcast_to, []
-    for t in tangents:
+def repeating(shape: tuple[int, ...], x: Any, t: Any = None) -> tuple[Any, Any]:
+    """Return x and its tangents as contiguous arrays that repeat along a shape, or a number x.
+
+    Copies are made where they have other strides, or repeat in another way.
+    """
+    if type(x) is float:
+        return x, t
+    if not _repeats(x.shape, shape):
+        spread = cuda.cupy().broadcast_to
         if t is not None:
             lengths = (len(t), *(1,) * (len(shape) + 1 - t.ndim), *t.shape[1:])
-            t = cuda.contiguous(spread(t.reshape(lengths), (len(t), *shape)))
-        wide.append(t)
-    return [x if type(x) is float else cuda.contiguous(spread(x, shape)) for x in primals], wide
+            t = spread(t.reshape(lengths), (len(t), *shape))
+        x = spread(x, shape)
+    return cuda.contiguous(x), None if t is None else cuda.contiguous(t)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import cuda
 from ..conv.device import window_of, write
-from ..product.gemm import gemm
+from ..product.gemm import gemm, matmul
 from ..softmax.device import TOGETHER
 from ..softmax.device import launch as launch_on_rows
 
@@ -120,14 +120,14 @@ def draw_matrix(shared: Shared, leaf: int, d: Any) -> None:
 
 
 def product(a: Any, b: Any, out: Any, own: bool, sums: Any = None) -> None:
-    """Write a @ b into out, all matrices; own: by a kernel that can be captured, not by cuBLAS.
+    """Write a @ b into out, all matrices; own: by a kernel that can be captured, never by cuBLAS.
 
     sums: what product.gemm.slices_for gives, for a kernel of our own.
     """
     if own:
         gemm(a, b, out=out, sums=sums)
     else:
-        a.dot(b, out)  # np.matmul does the same through CuPy and takes longer to begin
+        matmul(a, b, out)
 
 
 def convolution(x: Any, w: Any, out: Any, own: bool, *, stride: Any, padding: Any) -> None:

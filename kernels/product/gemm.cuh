@@ -12,7 +12,12 @@
 //
 // Rows, columns and positions along the sum are ints, which spares registers; offsets are i64.
 
-#define PAD 4  // entries between lines of shared memory, against bank conflicts
+// Strip, what a strip is in shared memory, and Sums, the sums of a thread and how strips are added
+// to them, are those of tensor.cuh where it defines TENSOR, else the ones below.
+
+#ifndef TENSOR
+#define PER_WORD 1  // entries along the sum that lie in one word of a strip
+#endif
 
 // ROWS x COLUMNS of a tile, HIGH x WIDE sums of a thread, multiples of 4; STRIP positions along the
 // sum are in shared memory at a time.
@@ -23,44 +28,98 @@ struct Shape {
 };
 
 // All have 256 threads. In double a large tile is a tall one: its sums take twice the registers.
-typedef Shape<128, sizeof(ACC) == 4 ? 128 : 64, 8, sizeof(ACC) == 4 ? 8 : 4, 8> Large;
-typedef Shape<128, 64, 8, 4, 8> Tall;
+typedef Shape<128, sizeof(ACC) == 4 ? 128 : 64, 8, sizeof(ACC) == 4 ? 8 : 4, 8 * PER_WORD> Large;
+typedef Shape<128, 64, 8, 4, 8 * PER_WORD> Tall;
 typedef Shape<64, 64, 4, 4, 16> Small;
+
+#ifndef TENSOR
+
+template <int SIZE, int STRIP>
+struct Strip {
+  ACC lines[STRIP][SIZE + 4];  // 4: against bank conflicts
+
+  __device__ void put(int line, int outer, const ACC* values) { lines[line][outer] = *values; }
+};
+
+// HIGH x WIDE sums in groups of 4 x 4, which are spread over the tile.
+template <class T>
+struct Sums {
+  static const int NEXT_ROW = T::ROWS / (T::HIGH / 4), NEXT_COLUMN = T::COLUMNS / (T::WIDE / 4);
+  ACC sums[T::HIGH][T::WIDE] = {};
+
+  __device__ int row(int i) const {
+    return i / 4 * NEXT_ROW + threadIdx.x / T::ACROSS * 4 + i % 4;
+  }
+  __device__ int column(int j) const {
+    return j / 4 * NEXT_COLUMN + threadIdx.x % T::ACROSS * 4 + j % 4;
+  }
+  __device__ void add(const Strip<T::ROWS, T::STRIP>& a, const Strip<T::COLUMNS, T::STRIP>& b) {
+#pragma unroll
+    for (int s = 0; s < T::STRIP; ++s) {
+      ACC x[T::HIGH], y[T::WIDE];
+#pragma unroll
+      for (int i = 0; i < T::HIGH; ++i) x[i] = a.lines[s][row(i)];
+#pragma unroll
+      for (int j = 0; j < T::WIDE; ++j) y[j] = b.lines[s][column(j)];
+#pragma unroll
+      for (int i = 0; i < T::HIGH; ++i)
+#pragma unroll
+        for (int j = 0; j < T::WIDE; ++j) sums[i][j] += x[i] * y[j];
+    }
+  }
+  template <class Result>
+  __device__ void give(const Result& result, int row_, int column_, int rows, int columns) const {
+#pragma unroll
+    for (int i = 0; i < T::HIGH; ++i) {
+      int r = row_ + row(i);
+#pragma unroll
+      for (int j = 0; j < T::WIDE; ++j) {
+        int c = column_ + column(j);
+        if (r < rows && c < columns) result(r, c, sums[i][j]);
+      }
+    }
+  }
+};
+
+#endif
 
 // The part of a loader's strip that one thread carries from memory to shared memory.
 template <class Loader, int SIZE, int THREADS, int STRIP>
 struct Carrier {
-  static const int COUNT = SIZE * STRIP / THREADS;
+  static const int LINES = STRIP / PER_WORD, COUNT = SIZE * LINES / THREADS;
   static const bool INNER = Loader::ALONG_INNER;
   static const int PLACES = INNER ? COUNT : 1;
   typename Loader::Place places[PLACES];
-  ACC values[COUNT];
+  ACC values[COUNT][PER_WORD];
 
-  // Entry i of a thread is at outer(i), inner(i) of the strip.
+  // Word i of a thread is at outer(i), line(i) of the strip.
   __device__ int outer(int i) const {
-    return INNER ? threadIdx.x / STRIP + i * (THREADS / STRIP) : threadIdx.x % SIZE;
+    return INNER ? threadIdx.x / LINES + i * (THREADS / LINES) : threadIdx.x % SIZE;
   }
-  __device__ int inner(int i) const {
-    return INNER ? threadIdx.x % STRIP : threadIdx.x / SIZE + i * (THREADS / SIZE);
+  __device__ int line(int i) const {
+    return INNER ? threadIdx.x % LINES : threadIdx.x / SIZE + i * (THREADS / SIZE);
   }
   __device__ void begin(const Loader& loader, int first) {
 #pragma unroll
     for (int i = 0; i < PLACES; ++i) places[i] = loader.place(first + outer(i));
   }
   __device__ void fetch(const Loader& loader, int first) {
-    if (INNER) {
-      typename Loader::Step step = loader.step(first + inner(0));
 #pragma unroll
-      for (int i = 0; i < COUNT; ++i) values[i] = loader.at(places[i % PLACES], step);
-    } else {
+    for (int e = 0; e < PER_WORD; ++e) {
+      if (INNER) {
+        typename Loader::Step step = loader.step(first + line(0) * PER_WORD + e);
 #pragma unroll
-      for (int i = 0; i < COUNT; ++i)
-        values[i] = loader.at(places[0], loader.step(first + inner(i)));
+        for (int i = 0; i < COUNT; ++i) values[i][e] = loader.at(places[i % PLACES], step);
+      } else {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i)
+          values[i][e] = loader.at(places[0], loader.step(first + line(i) * PER_WORD + e));
+      }
     }
   }
-  __device__ void put(ACC (*strip)[SIZE + PAD]) const {
+  __device__ void put(Strip<SIZE, STRIP>& strip) const {
 #pragma unroll
-    for (int i = 0; i < COUNT; ++i) strip[inner(i)][outer(i)] = values[i];
+    for (int i = 0; i < COUNT; ++i) strip.put(line(i), outer(i), values[i]);
   }
 };
 
@@ -70,13 +129,11 @@ struct Carrier {
 template <class T, class Left, class Right, class Result>
 __device__ inline void multiply(const Left& left, const Right& right, const Result& result, int row,
                                 int column, int rows, int columns, int begin, int end) {
-  alignas(16) __shared__ ACC a[2][T::STRIP][T::ROWS + PAD];
-  alignas(16) __shared__ ACC b[2][T::STRIP][T::COLUMNS + PAD];
-  const int GROUPS_HIGH = T::HIGH / 4, GROUPS_WIDE = T::WIDE / 4;
-  const int down = threadIdx.x / T::ACROSS * 4, across = threadIdx.x % T::ACROSS * 4;
+  alignas(16) __shared__ Strip<T::ROWS, T::STRIP> a[2];
+  alignas(16) __shared__ Strip<T::COLUMNS, T::STRIP> b[2];
+  Sums<T> sums;
   Carrier<Left, T::ROWS, T::THREADS, T::STRIP> from_left;
   Carrier<Right, T::COLUMNS, T::THREADS, T::STRIP> from_right;
-  ACC sums[T::HIGH][T::WIDE] = {};
   from_left.begin(left, row);
   from_right.begin(right, column);
   from_left.fetch(left, begin);
@@ -90,31 +147,10 @@ __device__ inline void multiply(const Left& left, const Right& right, const Resu
       from_left.fetch(left, inner + T::STRIP);
       from_right.fetch(right, inner + T::STRIP);
     }
-#pragma unroll
-    for (int s = 0; s < T::STRIP; ++s) {
-      ACC x[T::HIGH], y[T::WIDE];
-#pragma unroll
-      for (int i = 0; i < T::HIGH; ++i)
-        x[i] = a[turn][s][i / 4 * (T::ROWS / GROUPS_HIGH) + down + i % 4];
-#pragma unroll
-      for (int j = 0; j < T::WIDE; ++j)
-        y[j] = b[turn][s][j / 4 * (T::COLUMNS / GROUPS_WIDE) + across + j % 4];
-#pragma unroll
-      for (int i = 0; i < T::HIGH; ++i)
-#pragma unroll
-        for (int j = 0; j < T::WIDE; ++j) sums[i][j] += x[i] * y[j];
-    }
+    sums.add(a[turn], b[turn]);
     turn ^= 1;
   }
-#pragma unroll
-  for (int i = 0; i < T::HIGH; ++i) {
-    int r = row + i / 4 * (T::ROWS / GROUPS_HIGH) + down + i % 4;
-#pragma unroll
-    for (int j = 0; j < T::WIDE; ++j) {
-      int c = column + j / 4 * (T::COLUMNS / GROUPS_WIDE) + across + j % 4;
-      if (r < rows && c < columns) result(r, c, sums[i][j]);
-    }
-  }
+  sums.give(result, row, column, rows, columns);
 }
 
 // An operand that is a matrix with one row of memory for each row (column) of the product, `INNER`

@@ -1,7 +1,8 @@
 """A matrix product of our own on the device, for what cuBLAS does not do through CuPy.
 
-It accumulates into an array that is there, runs while a graph is captured, and adds in one fixed
-order. Where none of that matters, `a @ b` is cuBLAS and faster.
+It accumulates into an array that is there, runs while a graph is captured, adds in one fixed
+order, and multiplies float32 in what `cuda.products` says. Where none of that matters, `a @ b` is
+cuBLAS and faster.
 """
 
 import dataclasses
@@ -17,7 +18,8 @@ ENOUGH_TILES = 128  # from which on tiles occupy a device; below, smaller ones d
 LEAST_SLICE = 128  # positions along the sum below which a slice does not pay
 MOST = (1 << 31) - 1  # rows, columns and positions along the sum, which kernels count in 32 bits
 
-source = cuda.Source("product/gemm", parts=("product/gemm.cuh",))
+PARTS = "product/tensor.cuh", "product/gemm.cuh"  # of a source that multiplies by tiles
+source = cuda.Source("product/gemm", parts=PARTS, tensor=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,13 @@ def tile_for(rows: int, columns: int, batch: int, dtype: Any) -> Tile:
         if fits and tile.count(rows, columns) * batch >= ENOUGH_TILES:
             return tile
     return SMALL
+
+
+def matmul(a: Any, b: Any, out: Any = None) -> Any:
+    """Return a @ b for matrices of one dtype, in what `cuda.products` says: by cuBLAS if it can."""
+    if not cuda.cublas_serves(a.dtype):
+        return gemm(a, b, out=out)
+    return a.dot(b, out)  # np.matmul does the same through CuPy and takes longer to begin
 
 
 def slices_for(shape: tuple[int, ...], inner: int, dtype: Any) -> Any:

@@ -59,6 +59,13 @@ static ucontext_t scheduler;
 static Fiber* current;
 static int threads, started;
 static bool backwards;
+
+// What threads offer to tensor cores in instructions of even and odd number, and how many they had.
+struct Fragments {
+  uint32_t left[4], right[2];
+};
+static std::vector<Fragments> offered[2];
+static std::vector<unsigned> instructions;
 #if defined(__SANITIZE_ADDRESS__)
 static const void* main_stack;
 static size_t main_size;
@@ -153,6 +160,8 @@ inline void run_block() {
   state.assign(threads, NEW);
   holder.assign(threads, nullptr);
   slot.assign(threads, 0);
+  instructions.assign(threads, 0);
+  for (auto& all : offered) all.assign(threads, Fragments());
   started = 0;
   while (started < threads) to_fiber(fresh());
   for (;;) {
@@ -225,6 +234,59 @@ To bits(From x) {
   To y;
   memcpy(&y, &x, sizeof(To));
   return y;
+}
+
+// --- tensor cores, where a word holds one entry of tf32 or PER_WORD = 2 of bfloat16
+
+// The word of PER_WORD entries: to tf32 ties go away from zero, to bfloat16 to even. Its low 13
+// bits are not the entry's.
+template <int PER_WORD>
+uint32_t rounded(const float* x) {
+  uint32_t word = 0;
+  for (int e = 0; e < PER_WORD; ++e) {
+    uint32_t whole = bits<uint32_t>(x[e]), part;
+    if (x[e] != x[e])
+      part = 0x7fffffff;
+    else
+      part = whole + (PER_WORD == 1 ? 0x1000 : 0x7fff + (whole >> 16 & 1));
+    word |= PER_WORD == 1 ? part : part >> 16 << 16 * e;
+  }
+  return word;
+}
+
+// Entry `e` of a word.
+template <int PER_WORD>
+float entry(uint32_t word, int e) {
+  return bits<float>(PER_WORD == 1 ? word & 0xffffe000 : word >> 16 * e << 16);
+}
+
+// Add to a lane's sums the product of 16 rows and 8 columns that the warp's words make, by the PTX
+// ISA's tables for m16n8k8 with tf32 and m16n8k16 with bf16: entry (row, k) of the left operand is
+// in lane 4 (row % 8) + k / PER_WORD % 4, in its word row / 8, or 2 + row / 8 from the middle of
+// the sum on; entry (k, column) of the right one in lane 4 column + k / PER_WORD % 4.
+//
+// A thread waits once: what it offers stays until it has waited in its next instruction too.
+template <int PER_WORD>
+void add_product(float* sums, const uint32_t* left, const uint32_t* right) {
+  int thread = current->thread, first = thread / warpSize * warpSize;
+  if (first + warpSize > threads) {
+    failure = "tensor cores need 32 threads";
+    return;
+  }
+  std::vector<Fragments>& all = offered[instructions[thread]++ % 2];
+  memcpy(all[thread].left, left, sizeof(Fragments::left));
+  memcpy(all[thread].right, right, sizeof(Fragments::right));
+  wait(AT_WARP);
+  int lane = thread % warpSize;
+  for (int i = 0; i < 4; ++i) {
+    int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < 8 * PER_WORD; ++k) {
+      int place = first + k / PER_WORD % 4, middle = k / (4 * PER_WORD);
+      uint32_t a = all[place + row % 8 * 4].left[row / 8 + 2 * middle];
+      uint32_t b = all[place + column * 4].right[middle];
+      sums[i] += entry<PER_WORD>(a, k % PER_WORD) * entry<PER_WORD>(b, k % PER_WORD);
+    }
+  }
 }
 
 }  // namespace host
