@@ -242,6 +242,9 @@ def draw(figure: Any, cells: list[Row]) -> None:
                           marker=".", linestyle="--" if "mean" in each else "-")  # fmt: skip
         axes.set(title=name, xlabel="n", ylabel="above the minimum (what is less drawn at 1e-16)",
                  xscale="log", yscale="log")  # fmt: skip
+        sizes_of_x = sorted({cell["n"] for cell in group})
+        axes.set_xticks(sizes_of_x, map(str, sizes_of_x))
+        axes.minorticks_off()
         axes.grid(color="0.9")
         axes.legend(fontsize=7, handlelength=3.5)  # as long as it takes to see dashes
 
