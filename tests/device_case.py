@@ -18,6 +18,7 @@ import dualgrad as dg
 from dualgrad.kernels import cuda
 
 STANDIN = Path(__file__).parent / "standin"
+OF_CUPY = ("cupy", "cupyx")  # hypothesis looks into all modules, and loads those that wait for it
 _kept: dict[str, ModuleType] = {}  # the stand-in's modules: loaded once, so that its class is one
 
 
@@ -30,7 +31,7 @@ def real() -> Any:
 
 
 def _of_cupy() -> dict[str, ModuleType]:
-    return {name: m for name, m in sys.modules.items() if name.partition(".")[0] == "cupy"}
+    return {name: m for name, m in sys.modules.items() if name.partition(".")[0] in OF_CUPY}
 
 
 @contextlib.contextmanager
