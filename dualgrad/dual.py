@@ -153,6 +153,17 @@ class DualTensor:
 
         def __getattr__(self, name: str) -> Any: ...
 
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            # The array that a symbol of dg.fuse stands for may have what a dual has not.
+            own = name in DualTensor.__slots__ or name.startswith("__")
+            if TRACES and not own and hasattr(self.carrier, "lacks"):
+                self.carrier.lacks(name)
+            raise AttributeError(
+                f"'DualTensor' object has no attribute {name!r}", name=name, obj=self
+            )
+
     def __init__(self, primal: Array, carrier: Any, level: Level) -> None:
         self.primal = primal
         self.carrier = carrier
@@ -233,8 +244,7 @@ class DualTensor:
         return len(self._alive("len(x)"))
 
     def __bool__(self) -> bool:
-        if TRACES and hasattr(self.carrier, "refuse"):
-            self.carrier.refuse("bool(x) decides by a value")
+        self._not_recorded("bool(x) decides by a value")
         return bool(self._alive("bool(x)"))
 
     def __iter__(self) -> Iterator["DualTensor"]:
@@ -245,8 +255,13 @@ class DualTensor:
     def __contains__(self, value: Any) -> bool:
         return bool(np.any(self == value))
 
+    def _not_recorded(self, what: str) -> None:
+        if TRACES and hasattr(self.carrier, "refuse"):
+            self.carrier.refuse(what)
+
     def _refuse(self, conversion: str) -> ConversionError:
         self.level.check(conversion)
+        self._not_recorded(conversion)
         return plain_number_error(conversion)
 
     def __float__(self) -> float:
@@ -266,6 +281,7 @@ class DualTensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         self.level.check("np.array(x)")
+        self._not_recorded("np.array(x)")
         raise plain_array_error(foreign.converter(sys._getframe(1)))
 
     def __dlpack__(self, **options: Any) -> Any:

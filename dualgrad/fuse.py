@@ -87,9 +87,19 @@ class Symbol(chain.Value):
     def refuse(self, what: str) -> None:
         raise refusal(what)
 
+    def lacks(self, name: str) -> None:
+        raise refusal(f"x.{name} is asked for")
+
 
 def refusal(what: str) -> Untraceable:
     return Untraceable(f"{what}, at {user_line()}")
+
+
+def raised(error: Exception) -> Untraceable:
+    """Return what an operation on symbols raised as a refusal, which stays if f catches it."""
+    if isinstance(error, Untraceable):
+        return error
+    return refusal(f"{type(error).__name__}: {error}")
 
 
 def check_length(values: int) -> None:
@@ -106,6 +116,7 @@ class Chain:
         given: by the id of an array or dual among the arguments: itself, its symbol, and its value,
             which the symbol has until it is written.
         copies: how many arrays were none of these.
+        refused: why there is no chain, whether or not the function caught it; or None.
     """
 
     def __init__(self, dtype: np.dtype) -> None:
@@ -115,6 +126,7 @@ class Chain:
         self.directions: int | None = None
         self.given: dict[int, tuple[Any, DualTensor, Symbol]] = {}
         self.operations = self.copies = 0
+        self.refused: Untraceable | None = None
 
     # --- what comes in
 
@@ -135,7 +147,7 @@ class Chain:
         """Return a device array or dual as a value."""
         y, t = (x.primal, x.carrier) if type(x) is DualTensor else (x, None)
         if not on_device(y) or not (t is None or on_device(t)):
-            raise refusal(f"a {type(y).__name__} meets arrays on a device, or duals are nested")
+            raise refusal(f"arrays on a device meet {type(y).__name__}, or duals are nested")
         is_mask = y.dtype == bool and t is None
         if not is_mask and y.dtype != self.dtype:
             raise refusal(f"an array of {y.dtype} meets one of {self.dtype}")
@@ -167,6 +179,12 @@ class Chain:
 
     def record(self, function: Callable, args: tuple, kwargs: dict) -> Any:
         """Return function(*args, **kwargs) as a symbol, or raise Untraceable."""
+        try:
+            return self._recorded(function, args, kwargs)
+        except REFUSED as error:
+            raise raised(error) from None
+
+    def _recorded(self, function: Callable, args: tuple, kwargs: dict) -> Any:
         if function in SPECIAL:
             return SPECIAL[function](self, *args, **kwargs)
         if function not in NAMES or kwargs:
@@ -204,6 +222,12 @@ class Chain:
 
     def write(self, x: DualTensor, index: Any, value: Any) -> None:
         """Do x[...] = value: the symbol x stands for that value from now on."""
+        try:
+            self._write(x, index, value)
+        except REFUSED as error:
+            raise raised(error) from None
+
+    def _write(self, x: DualTensor, index: Any, value: Any) -> None:
         new = self.value(value)
         whole = index is ... or (type(index) is slice and index == slice(None))
         if not whole or x.carrier.moves or new.moves:
@@ -266,6 +290,8 @@ class Traced:
         try:
             args, kwargs = tree.unflatten(structure, given)
             result = f(*args, **kwargs)
+            if self.chain.refused:
+                raise self.chain.refused
         finally:
             TRACES.remove(self.chain)
             self.chain.level.open = False
@@ -334,10 +360,10 @@ def fuse(f: Callable) -> Callable:
 
     Args:
         f: a function of trees of arrays and of anything else, with a tree of arrays. It may be
-            called twice, so it should do nothing but compute its result and write its arguments,
-            not ask of what type they are, and reach an array that it writes by one argument alone.
-            It may close over anything, which is looked at in every call; arrays are better given as
-            arguments, for others are copied.
+            called twice, so it should do nothing but compute its result and write its arguments
+            (these stay as they are where it raises), not ask of what type they are, and reach an
+            array that it writes by one argument alone. It may close over anything, which is looked
+            at in every call; arrays are better given as arguments, for others are copied.
 
     The result has an attribute explain: explain(*args) says what a call does, and if it calls f,
     why.
@@ -373,13 +399,15 @@ def fuse(f: Callable) -> Callable:
                 "dg.debug_nans is open" if watching() else
                 "no argument is a floating array on a device"
             )  # fmt: skip
+        if not traced.results:
+            return "no kernel: nothing is computed"
         counts = {
             "operation": sum(bool(value.arguments) for value in traced.order),
             "result": len(traced.results),
         }
         parts = [f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items()]
         if traced.chain.copies:
-            parts.append(f"{traced.chain.copies} copies of arrays that are no arguments")
+            parts.append(f"arrays copied because they are no arguments: {traced.chain.copies}")
         return f"one kernel: {', '.join(parts)}"
 
     fused.explain = explain  # type: ignore[attr-defined]

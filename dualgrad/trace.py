@@ -30,7 +30,16 @@ LITERALS = (int, float, complex, str, bytes, slice, type, np.dtype, np.generic, 
 
 
 class Untraceable(DualgradError, RuntimeError):
-    """A function cannot be replayed; the message says what stands in the way, and where."""
+    """A function cannot be replayed; the message says what stands in the way, and where.
+
+    A function that catches it goes on in another way than it would without a record, so the records
+    that are open stay refused.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        for record in tuple(TRACES):
+            record.refused = record.refused or self
 
 
 class Ref(int):
@@ -120,6 +129,7 @@ class Trace:
     Attributes:
         values: what each number stood for in this run: the inputs, then the results of calls.
         calls: in the order they were made; call i gave value number `inputs + i`.
+        refused: why there is no record, whether or not the function caught it; or None.
     """
 
     def __init__(self, level: Level) -> None:
@@ -127,6 +137,7 @@ class Trace:
         self.values: list[Any] = []
         self.calls: list[Call] = []
         self.inputs = 0
+        self.refused: Untraceable | None = None
 
     def input(self, value: Any) -> Any:
         """Return a leaf of the arguments as a recorded value if it is an array or a key."""
@@ -261,6 +272,8 @@ def trace(function: Callable, arguments: tree.Tree) -> tuple[Graph, list]:
     TRACES.append(record)
     try:
         result = function(*tree.unflatten(structure, duals))
+        if record.refused:
+            raise record.refused
         found, where = tree.flatten(result)
         outputs = [record.template(x) for x in found]
     finally:

@@ -311,8 +311,6 @@ def main(arguments: list[str] | None = None) -> int:
     test = trainer.evaluate(predictor(options, state), *data["test"])
     full = len(data["test"][1]) == 10_000
     result = trainer.summary(run, state, test, seconds, finished, full)
-    shown = (*RESNET, "width", "examples", "augment", "schedule", "momentum", "weight_decay")
-    result |= {name: getattr(options, name) for name in shown}
     trainer.report(run, result | {"held_out": run.evaluations}, test)
     return 0 if finished else 130
 

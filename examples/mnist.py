@@ -128,7 +128,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--losses",
         choices=("local", "global"),
         help="a loss for each layer, group of units and place, or the network's alone (default: "
-        "local for noise on the activations of mlp, cnn and localmixer)",
+        "local for noise on the activations of mlp, cnn and localmixer). With local ones the mean "
+        "of all heads predicts, in a cnn the last",
     )
     parser.add_argument(
         "--units",
@@ -151,6 +152,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     forward = options.method == "forward"
     if not forward and (options.perturb or options.directions or options.structure):
         parser.error("--method backprop takes no --perturb, --directions or --structure")
+    if not forward and options.diagnose:
+        parser.error("--diagnose compares an estimate with the gradient, which backprop is")
     options.perturb = options.perturb or "activations"
     noisy = forward and options.perturb == "activations"
     has_local = (options.model, "local") in MODELS
@@ -159,8 +162,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--losses {options.losses}: {options.model} has one layer, whose loss it is")
     if options.units and options.model != "mlp":
         parser.error(f"--units are the mlp's; the layers of {options.model} are given")
-    options.units = options.units or UNITS[options.losses]
-    if options.losses == "local" and any(n % GROUP for n in options.units):
+    if options.model == "mlp":
+        options.units = options.units or UNITS[options.losses]
+    if options.losses == "local" and any(n % GROUP for n in options.units or ()):
         parser.error(
             f"--units {options.units}: local losses have groups of {GROUP}; give multiples"
         )

@@ -236,10 +236,15 @@ class Run:
                 f"{path}: no checkpoint there. Leave out --resume to begin one."
             )
         saved = dg.load(path, like={"state": state.state_tree(), "settings": ""})
-        if saved["settings"] != self.settings():
+        theirs, own = json.loads(saved["settings"]), json.loads(self.settings())
+        names = [name for name in {**theirs, **own} if theirs.get(name) != own.get(name)]
+        if names:
+            was, now = (
+                ", ".join(f"{name} {settings.get(name)}" for name in names)
+                for settings in (theirs, own)
+            )
             raise dg.OptionError(
-                f"{path} was made with {saved['settings']}, this run has {self.settings()}. "
-                f"Resume with the same options."
+                f"{path} was made with {was}, this run has {now}. Resume with the same options."
             )
         return state.with_state_tree(saved["state"])
 
@@ -298,9 +303,10 @@ class Run:
                 raise self.diverged("the loss", number)
             self.losses.append((number, float(value)))
 
-    def recent_loss(self) -> float:
+    def recent_loss(self) -> float | None:
+        """Return the mean of the last losses, None where this run made no step."""
         recent = [loss for _, loss in self.losses[-WINDOW:]]
-        return sum(recent) / len(recent) if recent else math.nan
+        return sum(recent) / len(recent) if recent else None
 
 
 @contextlib.contextmanager
@@ -371,17 +377,13 @@ def summary(
     losses = getattr(options, "losses", None) or "global"
     terms = len(state.params.blocks) if losses == "local" else 0
     return {
-        "model": options.model,
-        "method": options.method,
+        **json.loads(run.settings()),
         "perturb": options.perturb if forward else None,
         "directions": options.directions if forward else None,
         "structure": options.structure if forward else None,
         "losses": losses,
         "parameters": dg.nn.parameter_count(state.params),
         "steps": state.step,
-        "batch_size": options.batch_size,
-        "lr": options.lr,
-        "seed": options.seed,
         "seconds": seconds,
         "train_loss": run.recent_loss(),
         "train_loss_is": f"sum of {terms} local losses" if terms else "the network's loss",
@@ -397,10 +399,11 @@ def report(run: Run, result: dict, test: dict) -> None:
     """Print the summary, and write the files that were asked for."""
     if not result["finished"]:
         print(f"interrupted after step {result['steps']} of {run.options.steps}")
+    train = result["train_loss"]
+    trained = "none in this run" if train is None else f"{train:.4f} ({result['train_loss_is']})"
     print(
         f"{result['model']}, {result['method']}: {result['steps']} steps in "
-        f"{result['seconds']:.1f} s, train loss {result['train_loss']:.4f} "
-        f"({result['train_loss_is']}), test loss {result['test_loss']:.4f}, "
+        f"{result['seconds']:.1f} s, train loss {trained}, test loss {result['test_loss']:.4f}, "
         f"test accuracy {result['test_accuracy']:.4f}"
     )
     for row in run.diagnoses:

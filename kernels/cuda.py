@@ -100,7 +100,7 @@ def blocks(n: int, threads: int) -> int:
     return min(-(-n // threads), MOST_BLOCKS)
 
 
-_chosen: list[str] = []  # what is inside of what: of `products`
+_chosen: list[list[str]] = []  # by the `products` that are open, the last one decides
 
 
 @contextlib.contextmanager
@@ -119,11 +119,12 @@ def products(name: str) -> Iterator[None]:
         raise ValueError(
             f"cuda.products({name!r}): there are {', '.join(map(repr, ('float32', *TENSOR)))}."
         )
-    _chosen.append(name)
+    own = [name]  # another thread may have begun one later, and end it later
+    _chosen.append(own)
     try:
         yield
     finally:
-        _chosen.pop()
+        _chosen[:] = [chosen for chosen in _chosen if chosen is not own]
 
 
 def product_of(dtype: Any) -> str:
@@ -131,7 +132,7 @@ def product_of(dtype: Any) -> str:
     own = np.dtype(dtype).name
     if own != "float32":
         return own
-    return _chosen[-1] if _chosen else _product_of_cublas()
+    return _chosen[-1][0] if _chosen else _product_of_cublas()
 
 
 def cublas_serves(dtype: Any) -> bool:

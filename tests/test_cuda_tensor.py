@@ -182,6 +182,17 @@ def test_float32_is_the_default_and_what_remains(device):
     np.testing.assert_array_equal(device.asnumpy(gemm.gemm(x, y)), plain)
 
 
+def test_each_ends_its_own():
+    """As those of two threads, or of generators, may do in any order."""
+    first, second = cuda.products("tf32"), cuda.products("bfloat16")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert cuda.product_of(np.float32) == "bfloat16"
+    second.__exit__(None, None, None)
+    assert cuda.product_of(np.float32) == "float32"
+
+
 @pytest.mark.parametrize("name", ["tf23", "float64", None])
 def test_other_names_are_refused(name):
     with pytest.raises(ValueError, match=r"there are 'float32', 'tf32', 'bfloat16'\."):

@@ -198,6 +198,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(train, script, monkeypatch, 
     assert summary["test_loss"] == expected["test_loss"]
     code, again = train(*small(cut, "--resume", *options))  # nothing is left to do
     assert code == 0 and again["test_loss"] == expected["test_loss"]
+    assert again["train_loss"] is None and expected["train_loss"] > 0
     assert_same_tensors(whole, cut)
 
 
@@ -336,8 +337,10 @@ def test_a_checkpoint_that_is_missing_damaged_or_of_another_run_is_refused(train
     assert "no checkpoint there" in refused(train, capsys, *resume)
     train(*small(path))
     content = path.read_bytes()
-    for other in (("--lr", 0.25), ("--seed", 1), ("--batch-size", 32), ("--method", "backprop")):
+    for other in (("--seed", 1), ("--batch-size", 32), ("--method", "backprop")):
         assert "Resume with the same options" in refused(train, capsys, *resume, *other)
+    line = refused(train, capsys, *resume, "--lr", 0.25, "--shift", 2)
+    assert "was made with lr 0.5, shift 0, this run has lr 0.25, shift 2." in line
     assert str(path) in refused(train, capsys, *resume, "--model", "mlp")
     path.write_bytes(content[:-10])
     assert "damaged" in refused(train, capsys, *resume)

@@ -182,6 +182,17 @@ def test_a_branch_on_a_value_is_refused_with_its_line(function):
         trace(function, (X,))
 
 
+def test_a_refusal_that_the_function_catches_is_one():
+    def function(x):
+        try:
+            return x if np.sum(x) > 0 else -x
+        except RuntimeError:
+            return 5 * x
+
+    with pytest.raises(Untraceable, match="decides by a value"):
+        trace(function, (X,))
+
+
 @pytest.mark.parametrize(
     "function",
     [
