@@ -31,7 +31,7 @@ from .kernels.elementwise import chain, device
 from .operations import name_of
 from .ops import neural
 from .random import Key
-from .trace import LITERALS, Untraceable, user_line
+from .trace import LITERALS, Untraceable, refusal
 
 # What a trace may raise where the function itself, called as it is, does something else.
 REFUSED = (DualgradError, TypeError, AttributeError, ValueError, NotImplementedError)
@@ -55,11 +55,12 @@ BITWISE = {np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert}  # of masks
 class Form:
     """What is known of a symbol: the primal of its dual."""
 
-    __slots__ = ("shape", "dtype")
+    __slots__ = ("shape", "dtype", "refused")
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, refused: list[str]) -> None:
         self.shape = shape
         self.dtype = dtype
+        self.refused = refused
 
     @property
     def ndim(self) -> int:
@@ -73,38 +74,26 @@ class Form:
         return self.shape[0]
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        raise refusal("entries are needed")
+        raise refusal("entries are needed", self.refused)
 
 
 class Symbol(chain.Value):
-    """The carrier of a recorded value."""
+    """The carrier of a recorded value; refused is its chain's."""
 
-    __slots__ = ()
+    __slots__ = ("refused",)
+
+    def __init__(self, refused: list[str], *of: Any) -> None:
+        super().__init__(*of)
+        self.refused = refused
 
     def __len__(self) -> int:
         return 0
 
     def refuse(self, what: str) -> None:
-        raise refusal(what)
+        raise refusal(what, self.refused)
 
     def lacks(self, name: str) -> None:
-        raise refusal(f"x.{name} is asked for")
-
-
-def refusal(what: str) -> Untraceable:
-    return Untraceable(f"{what}, at {user_line()}")
-
-
-def raised(error: Exception) -> Untraceable:
-    """Return what an operation on symbols raised as a refusal, which stays if f catches it."""
-    if isinstance(error, Untraceable):
-        return error
-    return refusal(f"{type(error).__name__}: {error}")
-
-
-def check_length(values: int) -> None:
-    if values > chain.LONGEST:
-        raise refusal(f"a chain has more than {chain.LONGEST} values")
+        raise refusal(f"x.{name} is asked for", self.refused)
 
 
 class Chain:
@@ -116,7 +105,7 @@ class Chain:
         given: by the id of an array or dual among the arguments: itself, its symbol, and its value,
             which the symbol has until it is written.
         copies: how many arrays were none of these.
-        refused: why there is no chain, whether or not the function caught it; or None.
+        refused: why there is no chain, whether or not the function caught it.
     """
 
     def __init__(self, dtype: np.dtype) -> None:
@@ -126,7 +115,7 @@ class Chain:
         self.directions: int | None = None
         self.given: dict[int, tuple[Any, DualTensor, Symbol]] = {}
         self.operations = self.copies = 0
-        self.refused: Untraceable | None = None
+        self.refused: list[str] = []
 
     # --- what comes in
 
@@ -141,26 +130,30 @@ class Chain:
             return self.given[id(x)][1]
         if isinstance(x, (*LITERALS, Key)) or callable(x):
             return x
-        raise refusal(f"an argument is a {type(x).__name__}")
+        raise refusal(f"an argument is a {type(x).__name__}", self.refused)
 
     def array(self, x: Any, copy: bool = False) -> Symbol:
         """Return a device array or dual as a value."""
         y, t = (x.primal, x.carrier) if type(x) is DualTensor else (x, None)
         if not on_device(y) or not (t is None or on_device(t)):
-            raise refusal(f"arrays on a device meet {type(y).__name__}, or duals are nested")
+            raise refusal(
+                f"arrays on a device meet {type(y).__name__}, or duals are nested", self.refused
+            )
         is_mask = y.dtype == bool and t is None
         if not is_mask and y.dtype != self.dtype:
-            raise refusal(f"an array of {y.dtype} meets one of {self.dtype}")
+            raise refusal(f"an array of {y.dtype} meets one of {self.dtype}", self.refused)
         if t is not None:
             x.level.check("dg.fuse")
             if self.outer is None:
                 self.outer, self.directions = x.level, len(t)
             if (x.level, len(t), t.dtype) != (self.outer, self.directions, self.dtype):
-                raise refusal("duals of two levels, or of two numbers of directions, meet")
+                raise refusal(
+                    "duals of two levels, or of two numbers of directions, meet", self.refused
+                )
         if copy:
             self.copies += 1
             y, t = y.copy(), None if t is None else t.copy()
-        return Symbol("mask" if is_mask else "array", y.shape, (), y, t)
+        return Symbol(self.refused, "mask" if is_mask else "array", y.shape, (), y, t)
 
     def value(self, x: Any) -> Symbol:
         """Return what an operation is applied to, a symbol, array, dual or number, as a value."""
@@ -172,8 +165,8 @@ class Chain:
             if not isinstance(x, np.generic):
                 return self.array(x, copy=True)
             if np.result_type(self.dtype, x.dtype) != self.dtype:
-                raise refusal(f"a number of {x.dtype} meets an array of {self.dtype}")
-        return Symbol("number", (), (), float(self.dtype.type(x)))
+                raise refusal(f"a number of {x.dtype} meets an array of {self.dtype}", self.refused)
+        return Symbol(self.refused, "number", (), (), float(self.dtype.type(x)))
 
     # --- what is done with it
 
@@ -182,7 +175,7 @@ class Chain:
         try:
             return self._recorded(function, args, kwargs)
         except REFUSED as error:
-            raise raised(error) from None
+            raise self.raised(error) from None
 
     def _recorded(self, function: Callable, args: tuple, kwargs: dict) -> Any:
         if function in SPECIAL:
@@ -190,20 +183,32 @@ class Chain:
         if function not in NAMES or kwargs:
             name = getattr(function, "name", None) or name_of(function)
             more = f" with {', '.join(kwargs)}" if kwargs else ""
-            raise refusal(f"{name}{more} is no operation entry by entry that has a kernel")
+            raise refusal(
+                f"{name}{more} is no operation entry by entry that has a kernel", self.refused
+            )
         return self.operation(NAMES[function], args, function in BITWISE)
+
+    def raised(self, error: Exception) -> Untraceable:
+        """Return what an operation on symbols raised as a refusal, which stays if f catches it."""
+        if isinstance(error, Untraceable):
+            return error
+        return refusal(f"{type(error).__name__}: {error}", self.refused)
+
+    def check_length(self, values: int) -> None:
+        if values > chain.LONGEST:
+            raise refusal(f"a chain has more than {chain.LONGEST} values", self.refused)
 
     def operation(self, name: str, args: tuple, masks_alone: bool = False) -> DualTensor:
         """Return the symbol of an operation's result; its dtype is that of the chain, or bool."""
         values = [self.value(x) for x in args]
         if masks_alone and not all(v.is_mask for v in values):
-            raise refusal(f"{name} of numbers")
+            raise refusal(f"{name} of numbers", self.refused)
         if name not in OF_MASKS:
             first = name in device.MASKED
             if all(v.name == "number" or v.is_mask for v in values[first:]):
-                raise refusal(f"{name} of masks and numbers alone")
+                raise refusal(f"{name} of masks and numbers alone", self.refused)
         if name in SOME_DTYPES and self.dtype.char not in SOME_DTYPES[name]:
-            raise refusal(f"np.{name} has no kernel for {self.dtype}")
+            raise refusal(f"np.{name} has no kernel for {self.dtype}", self.refused)
         name = device.ALIASES.get(name, name)
         if name == "power" and type(args[1]) in (int, float) and args[1] >= 1:
             name = "power_of_number"
@@ -213,30 +218,32 @@ class Chain:
 
     def result(self, name: str, shape: tuple[int, ...], values: list[Symbol]) -> DualTensor:
         self.operations += 1
-        check_length(self.operations)
-        return self.symbol(Symbol(name, shape, values))
+        self.check_length(self.operations)
+        return self.symbol(Symbol(self.refused, name, shape, values))
 
     def symbol(self, value: Symbol) -> DualTensor:
-        return DualTensor(Form(value.shape, BOOL if value.is_mask else self.dtype), value,
-                          self.level)  # fmt: skip
+        dtype = BOOL if value.is_mask else self.dtype
+        return DualTensor(Form(value.shape, dtype, self.refused), value, self.level)
 
     def write(self, x: DualTensor, index: Any, value: Any) -> None:
         """Do x[...] = value: the symbol x stands for that value from now on."""
         try:
             self._write(x, index, value)
         except REFUSED as error:
-            raise raised(error) from None
+            raise self.raised(error) from None
 
     def _write(self, x: DualTensor, index: Any, value: Any) -> None:
         new = self.value(value)
         whole = index is ... or (type(index) is slice and index == slice(None))
         if not whole or x.carrier.moves or new.moves:
-            raise refusal("a part of an array, or a dual, is written")
+            raise refusal("a part of an array, or a dual, is written", self.refused)
         if new.is_mask != x.carrier.is_mask:
-            raise refusal("a mask is written into numbers, or numbers into a mask")
+            raise refusal("a mask is written into numbers, or numbers into a mask", self.refused)
         if new.shape != x.shape:
             if np.broadcast_shapes(new.shape, x.shape) != x.shape:
-                raise refusal(f"an array of {new.shape} is written into one of {x.shape}")
+                raise refusal(
+                    f"an array of {new.shape} is written into one of {x.shape}", self.refused
+                )
             new = self.result("primal", x.shape, [new]).carrier
         x.carrier = new
 
@@ -245,7 +252,7 @@ class Chain:
 
     def astype(self, x: DualTensor, dtype: Any, /, *, copy: bool = True) -> DualTensor:
         if x.dtype != dtype:
-            raise refusal(f"a cast from {x.dtype} to {dtype}")
+            raise refusal(f"a cast from {x.dtype} to {dtype}", self.refused)
         return self.copy(x) if copy else x
 
     def primal(self, x: DualTensor) -> DualTensor:
@@ -291,13 +298,13 @@ class Traced:
             args, kwargs = tree.unflatten(structure, given)
             result = f(*args, **kwargs)
             if self.chain.refused:
-                raise self.chain.refused
+                raise Untraceable(self.chain.refused[0])
         finally:
             TRACES.remove(self.chain)
             self.chain.level.open = False
         after, same = tree.flatten((args, kwargs))
         if same != structure or any(a is not b for a, b in zip(after, given, strict=True)):
-            raise refusal("a container among the arguments is changed")
+            raise refusal("a container among the arguments is changed", self.chain.refused)
         self.found, self.structure = tree.flatten(result)
         self.results: dict[int, tuple[DualTensor, Any]] = {}  # symbols, and where they are written
         for x in self.found:
@@ -305,15 +312,15 @@ class Traced:
                 if id(x) not in self.arguments:
                     self.results[id(x)] = x, None
             elif callable(x) or not (hasattr(x, "dtype") or isinstance(x, (*LITERALS, Key))):
-                raise refusal(f"the result has a {type(x).__name__}")
+                raise refusal(f"the result has a {type(x).__name__}", self.chain.refused)
         for leaf, symbol, value in self.chain.given.values():
             if symbol.carrier is not value:
                 self._check_alone(leaf)
                 self.results[id(symbol)] = symbol, leaf
         if len({symbol.primal.shape for symbol, _ in self.results.values()}) > 1:
-            raise refusal("results have several shapes")
+            raise refusal("results have several shapes", self.chain.refused)
         self.order = chain.ordered([symbol.carrier for symbol, _ in self.results.values()])
-        check_length(len(self.order))
+        self.chain.check_length(len(self.order))
 
     def _outer(self) -> Level:
         assert self.chain.outer is not None, "a result moves, so a dual came in"
@@ -327,7 +334,9 @@ class Traced:
         for x, _, value in self.chain.given.values():
             for y in (value.given, value.tangents):
                 if x is not leaf and y is not None and np.may_share_memory(y, leaf):
-                    raise refusal("an array is written whose memory another one shares")
+                    raise refusal(
+                        "an array is written whose memory another one shares", self.chain.refused
+                    )
 
     def launch(self) -> Any:
         """Run the kernel, and return what the function does."""

@@ -30,16 +30,17 @@ LITERALS = (int, float, complex, str, bytes, slice, type, np.dtype, np.generic, 
 
 
 class Untraceable(DualgradError, RuntimeError):
-    """A function cannot be replayed; the message says what stands in the way, and where.
+    """A function cannot be replayed; the message says what stands in the way, and where."""
 
-    A function that catches it goes on in another way than it would without a record, so the records
-    that are open stay refused.
+
+def refusal(what: str, refused: list[str]) -> Untraceable:
+    """Return the error for a record, and enter it among those that have refused the record.
+
+    A function that catches it goes on in another way than it would without a record, so a record
+    that was refused once stays so.
     """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        for record in tuple(TRACES):
-            record.refused = record.refused or self
+    refused.append(f"{what}, at {user_line()}")
+    return Untraceable(refused[-1])
 
 
 class Ref(int):
@@ -85,7 +86,7 @@ class Traced:
         return 0
 
     def refuse(self, what: str) -> None:
-        raise Untraceable(f"{what}, at {user_line()}")
+        raise refusal(what, self.trace.refused)
 
 
 class TracedKey(Key):
@@ -101,17 +102,17 @@ class TracedKey(Key):
             object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
-        raise Untraceable(f"a key is compared, at {user_line()}")
+        raise refusal("a key is compared", self.trace.refused)
 
     def __hash__(self) -> int:
-        raise Untraceable(f"a key is looked up, at {user_line()}")
+        raise refusal("a key is looked up", self.trace.refused)
 
     def __repr__(self) -> str:
-        raise Untraceable(f"a key is printed, at {user_line()}")
+        raise refusal("a key is printed", self.trace.refused)
 
     @property
     def words(self) -> np.ndarray:
-        raise Untraceable(f"key.words is read, at {user_line()}")
+        raise refusal("key.words is read", self.trace.refused)
 
     def record(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
         return self.trace.record(function, (self, *args), kwargs)
@@ -129,7 +130,7 @@ class Trace:
     Attributes:
         values: what each number stood for in this run: the inputs, then the results of calls.
         calls: in the order they were made; call i gave value number `inputs + i`.
-        refused: why there is no record, whether or not the function caught it; or None.
+        refused: why there is no record, whether or not the function caught it.
     """
 
     def __init__(self, level: Level) -> None:
@@ -137,7 +138,7 @@ class Trace:
         self.values: list[Any] = []
         self.calls: list[Call] = []
         self.inputs = 0
-        self.refused: Untraceable | None = None
+        self.refused: list[str] = []
 
     def input(self, value: Any) -> Any:
         """Return a leaf of the arguments as a recorded value if it is an array or a key."""
@@ -167,7 +168,7 @@ class Trace:
             holder = Traced(self, ref)
             items = [self.record(operator.getitem, (holder, i), {}) for i in range(len(value))]
             return getattr(type(value), "_make", type(value))(items)  # _make: of a NamedTuple
-        raise Untraceable(f"{type(value).__name__} {value!r} was computed, at {user_line()}")
+        raise refusal(f"{type(value).__name__} {value!r} was computed", self.refused)
 
     def template(self, x: Any) -> Any:
         """Return x with a Ref in the place of each recorded value."""
@@ -183,10 +184,8 @@ class Trace:
             return slice(*(self.template(i) for i in (x.start, x.stop, x.step)))
         if isinstance(x, LITERALS) or x is Ellipsis or callable(x):
             return x
-        raise Untraceable(
-            f"{_described(x)} comes from neither the parameters, the batch nor the key, "
-            f"at {user_line()}"
-        )
+        what = f"{_described(x)} comes from neither the parameters, the batch nor the key"
+        raise refusal(what, self.refused)
 
 
 def _described(x: Any) -> str:
@@ -273,7 +272,7 @@ def trace(function: Callable, arguments: tree.Tree) -> tuple[Graph, list]:
     try:
         result = function(*tree.unflatten(structure, duals))
         if record.refused:
-            raise record.refused
+            raise Untraceable(record.refused[0])
         found, where = tree.flatten(result)
         outputs = [record.template(x) for x in found]
     finally:

@@ -135,8 +135,7 @@ def predictor(options: argparse.Namespace, state: dg.training.TrainingState):
     params, statistics = state.params, state.model_state
     if options.model == "resnet18":
         return lambda images: params(images, statistics, training=False)[0]
-    averaged = options.losses == "local" and options.model != "cnn"  # its first heads are weak
-    return params.average if averaged else params
+    return trainer.predictor(options, params)
 
 
 # --- data and the run

@@ -6,6 +6,7 @@ import pytest
 import dualgrad as dg
 from dualgrad import optim
 from dualgrad.kernels import cuda
+from dualgrad.trace import trace
 
 X = np.array([[0.5, -1.0, 2.0], [0.0, 3.0, -0.25]])
 T = np.array([[1.0, 0.5, -2.0], [3.0, 0.0, 1.0]])
@@ -222,6 +223,14 @@ def test_a_refusal_that_the_function_catches_is_one(device, name):
 
     check(device, f, device.asarray(X), launches=None)
     assert dg.fuse(f).explain(device.asarray(X)).startswith("f itself: ")
+
+
+def test_a_record_takes_the_operations_one_by_one(device):
+    """What dg.fuse refuses is not refused in the record that it is called in."""
+    x = device.asarray(X)
+    graph, outputs = trace(lambda x: dg.fuse(silu)(x) * 2, (x,))
+    assert len(graph.calls) == 5
+    np.testing.assert_allclose(device.asnumpy(outputs[0]), 2 * silu(X), rtol=1e-13)
 
 
 def test_nothing_to_compute_is_no_kernel(device):
